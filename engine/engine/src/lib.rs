@@ -1,0 +1,1 @@
+//! What a user of images does: put, get, diff, accounting, repair.

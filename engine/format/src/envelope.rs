@@ -1,0 +1,269 @@
+//! The head that every file of a store begins with: magic, version, feature masks, body, checksum (SPEC 2.3).
+//!
+//! The body is a small record in bincode 2 with one fixed configuration. bincode is a detail of this file: SPEC.md
+//! gives the bytes, and golden vectors would catch any drift.
+
+use crate::{Corruption, Structure};
+use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
+
+/// The format version written here, and the newest that is read.
+pub const VERSION: u16 = 1;
+
+/// Bytes of an envelope before its body.
+pub const ENVELOPE_BYTES: usize = 32;
+
+/// The largest body. Bounds what a hostile length can make us allocate.
+const BODY_BYTES_MAX: usize = 16 << 20;
+
+const CONFIG: Configuration<LittleEndian, Fixint, Limit<BODY_BYTES_MAX>> =
+    bincode::config::standard()
+        .with_little_endian()
+        .with_fixed_int_encoding()
+        .with_limit::<BODY_BYTES_MAX>();
+
+/// The feature masks of a structure that decide whether it may be read (SPEC 2.3). No bit is assigned in version 1,
+/// so the masks to ignore and to clear need no look: nothing of ours is changed in place.
+#[derive(Debug, Clone, Copy)]
+struct Features {
+    /// A reader that does not know one of these bits refuses the structure.
+    refuse: u32,
+}
+
+/// A magic and the structure it stands for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Kind {
+    pub(crate) what: Structure,
+    pub(crate) magic: [u8; 8],
+}
+
+/// Returns the bytes of an envelope and its body.
+pub(crate) fn encode(kind: Kind, body: &impl bincode::Encode) -> Vec<u8> {
+    let body = bincode::encode_to_vec(body, CONFIG)
+        .expect("because bodies are far smaller than the limit");
+    let length = u32::try_from(body.len()).expect("because the limit is below 4 GiB");
+    let mut bytes = Vec::with_capacity(ENVELOPE_BYTES + body.len());
+    bytes.extend_from_slice(&kind.magic);
+    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.extend_from_slice(&[0; 2]);
+    bytes.extend_from_slice(&[0; 12]);
+    bytes.extend_from_slice(&length.to_le_bytes());
+    bytes.extend_from_slice(&checksum(&bytes, &body).to_le_bytes());
+    bytes.extend_from_slice(&body);
+    bytes
+}
+
+/// Reads an envelope at the start of `bytes`; returns its body and how many bytes both took.
+///
+/// # Errors
+/// In this order: truncation, magic, version, checksum, features, then whatever the body parser finds.
+pub(crate) fn decode<T: bincode::Decode<()>>(
+    kind: Kind,
+    bytes: &[u8],
+) -> Result<(T, usize), Corruption> {
+    let what = kind.what;
+    let length = envelope_length(bytes).map_err(|have| truncated(what, ENVELOPE_BYTES, have))?;
+    let fields = Fields::read(bytes).ok_or(truncated(what, ENVELOPE_BYTES, bytes.len()))?;
+    if fields.magic != kind.magic {
+        return Err(Corruption::BadMagic {
+            what,
+            found: fields.magic,
+        });
+    }
+    if fields.version != VERSION {
+        return Err(Corruption::UnsupportedVersion {
+            what,
+            found: fields.version,
+            newest: VERSION,
+        });
+    }
+    if fields.body_length > BODY_BYTES_MAX {
+        let found = fields.body_length as u64;
+        return Err(Corruption::Field {
+            what,
+            field: "body_length",
+            found,
+            expected: "at most 16 MiB",
+        });
+    }
+    let body = bytes
+        .get(ENVELOPE_BYTES..length)
+        .ok_or(truncated(what, length, bytes.len()))?;
+    let computed = checksum(fields.guarded, body);
+    if computed != fields.checksum {
+        return Err(Corruption::Checksum {
+            what,
+            stored: fields.checksum,
+            computed,
+        });
+    }
+    if fields.reserved != 0 {
+        let found = u64::from(fields.reserved);
+        return Err(Corruption::Field {
+            what,
+            field: "reserved",
+            found,
+            expected: "0",
+        });
+    }
+    if fields.features.refuse != 0 {
+        return Err(Corruption::UnsupportedFeatures {
+            what,
+            bits: fields.features.refuse,
+        });
+    }
+    let (value, used) =
+        bincode::decode_from_slice(body, CONFIG).map_err(|error| Corruption::Body {
+            what,
+            reason: error.to_string(),
+        })?;
+    if used != body.len() {
+        let reason = format!("{} bytes follow the last field", body.len() - used);
+        return Err(Corruption::Body { what, reason });
+    }
+    Ok((value, length))
+}
+
+/// Reads an envelope that fills `bytes` exactly.
+pub(crate) fn decode_whole<T: bincode::Decode<()>>(
+    kind: Kind,
+    bytes: &[u8],
+) -> Result<T, Corruption> {
+    let (value, used) = decode(kind, bytes)?;
+    match bytes.len() - used {
+        0 => Ok(value),
+        extra => Err(Corruption::Body {
+            what: kind.what,
+            reason: format!("{extra} bytes follow the structure"),
+        }),
+    }
+}
+
+/// Returns how many bytes the envelope at the start of `bytes` and its body claim, unchecked, so that a reader knows
+/// how much to read. Fails with the number of bytes there are if they are too few to tell.
+///
+/// # Errors
+/// The number of bytes there are, if fewer than [`ENVELOPE_BYTES`].
+pub fn envelope_length(bytes: &[u8]) -> Result<usize, usize> {
+    let fields = Fields::read(bytes).ok_or(bytes.len())?;
+    Ok(ENVELOPE_BYTES + fields.body_length)
+}
+
+struct Fields<'a> {
+    magic: [u8; 8],
+    version: u16,
+    reserved: u16,
+    features: Features,
+    body_length: usize,
+    checksum: u32,
+    guarded: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    fn read(bytes: &'a [u8]) -> Option<Self> {
+        let (guarded, after) = bytes.split_at_checked(ENVELOPE_BYTES - 4)?;
+        let (magic, rest) = guarded.split_first_chunk()?;
+        let (version, rest) = rest.split_first_chunk()?;
+        let (reserved, rest) = rest.split_first_chunk()?;
+        let (refuse, rest) = rest.split_first_chunk()?;
+        let (_ignore, rest) = rest.split_first_chunk::<4>()?;
+        let (_clear, rest) = rest.split_first_chunk::<4>()?;
+        let features = Features {
+            refuse: u32::from_le_bytes(*refuse),
+        };
+        Some(Self {
+            magic: *magic,
+            version: u16::from_le_bytes(*version),
+            reserved: u16::from_le_bytes(*reserved),
+            features,
+            body_length: usize::try_from(u32::from_le_bytes(*rest.first_chunk()?)).ok()?,
+            checksum: u32::from_le_bytes(*after.first_chunk()?),
+            guarded,
+        })
+    }
+}
+
+fn checksum(head: &[u8], body: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(head);
+    hasher.update(body);
+    hasher.finalize()
+}
+
+fn truncated(what: Structure, need: usize, have: usize) -> Corruption {
+    Corruption::Truncated {
+        what,
+        need: need as u64,
+        have: have as u64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KIND: Kind = Kind {
+        what: Structure::StoreConfig,
+        magic: *b"TESTTEST",
+    };
+
+    #[test]
+    fn every_flipped_bit_is_an_error() {
+        let good = encode(KIND, &(7u32, 9u64));
+        assert_eq!(decode_whole::<(u32, u64)>(KIND, &good), Ok((7, 9)));
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode_whole::<(u32, u64)>(KIND, &bad).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn every_truncation_and_extension_is_an_error() {
+        let good = encode(KIND, &(7u32, 9u64));
+        for length in 0..good.len() {
+            let error = decode_whole::<(u32, u64)>(KIND, &good[..length]).unwrap_err();
+            assert!(
+                matches!(error, Corruption::Truncated { .. }),
+                "{length}: {error}"
+            );
+        }
+        let error = decode_whole::<(u32, u64)>(KIND, &[good, vec![0]].concat()).unwrap_err();
+        assert!(matches!(error, Corruption::Body { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_newer_version_is_refused_by_name_before_anything_else_is_believed() {
+        let mut newer = encode(KIND, &7u32);
+        newer[8] = 2;
+        let error = decode_whole::<u32>(KIND, &newer).unwrap_err();
+        assert_eq!(
+            error,
+            Corruption::UnsupportedVersion {
+                what: KIND.what,
+                found: 2,
+                newest: 1
+            }
+        );
+        assert!(error.needs_newer_program());
+    }
+
+    #[test]
+    fn an_unknown_refuse_bit_is_refused_and_an_ignore_bit_is_not() {
+        let resealed = |offset: usize| {
+            let mut bytes = encode(KIND, &7u32);
+            bytes[offset] |= 4;
+            let crc = checksum(&bytes[..28], &bytes[32..]).to_le_bytes();
+            bytes[28..32].copy_from_slice(&crc);
+            decode_whole::<u32>(KIND, &bytes)
+        };
+        assert_eq!(
+            resealed(12),
+            Err(Corruption::UnsupportedFeatures {
+                what: KIND.what,
+                bits: 4
+            })
+        );
+        assert_eq!(resealed(16), Ok(7));
+        assert_eq!(resealed(20), Ok(7));
+    }
+}

@@ -1,0 +1,496 @@
+//! Index runs: sorted tables from chunk id to place, with a filter before them (SPEC 5).
+//!
+//! Runs are derived from the segments' tables of contents and can always be made again.
+
+use crate::envelope::{self, Kind};
+use crate::{ChunkId, Corruption, Place, SegmentNumber, Slot, Structure};
+use roaring::RoaringBitmap;
+use zerocopy::little_endian::{U16, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+const KIND: Kind = Kind {
+    what: Structure::Run,
+    magic: *b"TGINDEX\n",
+};
+const WHAT: Structure = Structure::Run;
+
+/// Bytes of a row.
+pub const RUN_ROW_BYTES: usize = 48;
+
+/// Bytes of a filter block: one cache line holds two.
+pub const FILTER_BLOCK_BYTES: usize = 32;
+
+/// Filter bits spent on a chunk. 12 give about 1 false answer in 200.
+const FILTER_BITS_PER_ROW: u64 = 12;
+
+/// A chunk's place and what is needed to read it there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RunRow {
+    /// The chunk.
+    pub id: ChunkId,
+    /// Its place.
+    pub place: Place,
+    /// Where its record begins in the segment.
+    pub offset: u32,
+    /// Bytes of its payload.
+    pub stored_length: u32,
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy)]
+#[repr(C)]
+struct RawRow {
+    id: [u8; 32],
+    segment: U32,
+    offset: U32,
+    stored_length: U32,
+    slot: U16,
+    codec: u8,
+    bases: u8,
+}
+
+impl RunRow {
+    fn from_raw(raw: &RawRow) -> Self {
+        Self {
+            id: ChunkId::from_bytes(raw.id),
+            place: Place {
+                segment: SegmentNumber::new(raw.segment.get()),
+                slot: Slot::new(raw.slot.get()),
+            },
+            offset: raw.offset.get(),
+            stored_length: raw.stored_length.get(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+struct Body {
+    rows: u64,
+    segments_length: u32,
+    segments_crc: u32,
+    filter_blocks: u32,
+    filter_crc: u32,
+    rows_crc: u32,
+}
+
+/// The head of a run: where its parts stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunHeader {
+    body: Body,
+    start: usize,
+}
+
+impl RunHeader {
+    /// Reads the head of a run file of `file_bytes`.
+    ///
+    /// # Errors
+    /// [`Corruption`]; in particular if the parts do not fill the file exactly.
+    pub fn decode(bytes: &[u8], file_bytes: u64) -> Result<Self, Corruption> {
+        let (body, start): (Body, usize) = envelope::decode(KIND, bytes)?;
+        let header = Self { body, start };
+        let end = body
+            .rows
+            .checked_mul(RUN_ROW_BYTES as u64)
+            .and_then(|rows| rows.checked_add(header.rows_start() as u64));
+        match end {
+            Some(end) if end == file_bytes => Ok(header),
+            _ => Err(Corruption::Truncated {
+                what: WHAT,
+                need: end.unwrap_or(u64::MAX),
+                have: file_bytes,
+            }),
+        }
+    }
+
+    fn filter_start(&self) -> usize {
+        self.start + self.body.segments_length as usize
+    }
+
+    fn rows_start(&self) -> usize {
+        self.filter_start() + self.body.filter_blocks as usize * FILTER_BLOCK_BYTES
+    }
+}
+
+/// A run over its file's bytes, usually a memory map.
+#[derive(Debug, Clone, Copy)]
+pub struct RunSections<'a> {
+    body: Body,
+    segments: &'a [u8],
+    filter: &'a [u8],
+    rows: &'a [u8],
+}
+
+impl<'a> RunSections<'a> {
+    /// Splits the bytes of a whole file by its head. Checks no content.
+    ///
+    /// # Errors
+    /// [`Corruption::Truncated`] if `bytes` are not the whole file the head was read from.
+    pub fn new(header: &RunHeader, bytes: &'a [u8]) -> Result<Self, Corruption> {
+        let have = bytes.len() as u64;
+        let parts = || {
+            let segments = bytes.get(header.start..header.filter_start())?;
+            let filter = bytes.get(header.filter_start()..header.rows_start())?;
+            let rows = bytes.get(header.rows_start()..)?;
+            (rows.len() as u64 == header.body.rows * RUN_ROW_BYTES as u64)
+                .then_some((segments, filter, rows))
+        };
+        let need = header.rows_start() as u64;
+        let (segments, filter, rows) = parts().ok_or(Corruption::Truncated {
+            what: WHAT,
+            need,
+            have,
+        })?;
+        Ok(Self {
+            body: header.body,
+            segments,
+            filter,
+            rows,
+        })
+    }
+
+    /// Returns the segments whose chunks this run lists, after checking the list's checksum.
+    ///
+    /// # Errors
+    /// [`Corruption`] if checksum or list are wrong.
+    pub fn segments(&self) -> Result<Vec<SegmentNumber>, Corruption> {
+        check_crc(self.segments, self.body.segments_crc)?;
+        let set =
+            RoaringBitmap::deserialize_from(self.segments).map_err(|error| Corruption::Body {
+                what: WHAT,
+                reason: error.to_string(),
+            })?;
+        Ok(set.iter().map(SegmentNumber::new).collect())
+    }
+
+    /// Checks filter and rows: checksums, order, and that the run lists only segments it names.
+    ///
+    /// # Errors
+    /// The first [`Corruption`] found.
+    pub fn verify(&self) -> Result<(), Corruption> {
+        let segments = self.segments()?;
+        check_crc(self.filter, self.body.filter_crc)?;
+        check_crc(self.rows, self.body.rows_crc)?;
+        let mut before: Option<RunRow> = None;
+        for raw in self.raw_rows() {
+            let row = RunRow::from_raw(raw);
+            let foreign = segments.binary_search(&row.place.segment).is_err();
+            if foreign || before.is_some_and(|before| before >= row) {
+                let found = row.place.ordinal();
+                let expected = "a place in a named segment, in ascending order";
+                return Err(Corruption::Field {
+                    what: WHAT,
+                    field: "row",
+                    found,
+                    expected,
+                });
+            }
+            before = Some(row);
+        }
+        Ok(())
+    }
+
+    /// Returns how many rows there are.
+    pub fn len(&self) -> usize {
+        self.raw_rows().len()
+    }
+
+    /// Tells whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Returns row `index`, or `None` past the end.
+    pub fn row(&self, index: usize) -> Option<RunRow> {
+        self.raw_rows().get(index).map(RunRow::from_raw)
+    }
+
+    /// Returns all rows in order.
+    pub fn rows(&self) -> impl Iterator<Item = RunRow> + use<'a> {
+        self.raw_rows().iter().map(RunRow::from_raw)
+    }
+
+    /// Tells whether the run may hold `id`; a no is certain.
+    pub fn may_contain(&self, id: &ChunkId) -> bool {
+        Filter::block_of(id, u64::from(self.body.filter_blocks))
+            .and_then(|block| self.filter.chunks_exact(FILTER_BLOCK_BYTES).nth(block))
+            .is_some_and(|block| {
+                Filter::mask_of(id)
+                    .iter()
+                    .zip(block)
+                    .all(|(mask, byte)| byte & mask == *mask)
+            })
+    }
+
+    /// Returns the rows that hold `id`: interpolation search, since ids are uniform; exact compare at the end.
+    pub fn find(&self, id: &ChunkId) -> impl Iterator<Item = RunRow> + use<'a> {
+        let rows = self.raw_rows();
+        let first = self.lower_bound(id);
+        let wanted = *id.as_bytes();
+        rows.get(first..)
+            .unwrap_or_default()
+            .iter()
+            .take_while(move |row| row.id == wanted)
+            .map(RunRow::from_raw)
+    }
+
+    /// Returns the index of the first row whose id is not below `id`.
+    fn lower_bound(&self, id: &ChunkId) -> usize {
+        let rows = self.raw_rows();
+        let below = |index: usize| rows.get(index).is_some_and(|row| row.id < *id.as_bytes());
+        let (mut low, mut high) = (0, rows.len());
+        let (mut low_key, mut high_key) = (0u128, 1u128 << 64);
+        let key = u128::from(id.prefix());
+        // Guess where the key should lie, look, and narrow; a few looks suffice for uniform ids. Whatever is left (or
+        // all of it, if somebody ground ids to defeat the guess) is halved.
+        for _ in 0..4 {
+            if high - low <= 8 || key < low_key || key >= high_key {
+                break;
+            }
+            let span = (high - low) as u128;
+            let offset =
+                usize::try_from((key - low_key) * span / (high_key - low_key)).unwrap_or(0);
+            let guess = low + offset.min(high - low - 1);
+            let found = rows
+                .get(guess)
+                .map_or(0, |row| u128::from(ChunkId::from_bytes(row.id).prefix()));
+            if below(guess) {
+                (low, low_key) = (guess + 1, found);
+            } else {
+                (high, high_key) = (guess, found + 1);
+            }
+        }
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if below(middle) {
+                low = middle + 1
+            } else {
+                high = middle
+            }
+        }
+        low
+    }
+
+    fn raw_rows(&self) -> &'a [RawRow] {
+        <[RawRow]>::ref_from_bytes(self.rows).expect("because new() checked the length")
+    }
+}
+
+fn check_crc(bytes: &[u8], stored: u32) -> Result<(), Corruption> {
+    match crc32fast::hash(bytes) {
+        computed if computed == stored => Ok(()),
+        computed => Err(Corruption::Checksum {
+            what: WHAT,
+            stored,
+            computed,
+        }),
+    }
+}
+
+/// Returns the bytes of a run over `rows`, which must be sorted, listing the chunks of exactly `segments`.
+///
+/// # Panics
+/// If the rows are not in strictly ascending order.
+pub fn encode_run(rows: &[RunRow], segments: impl IntoIterator<Item = SegmentNumber>) -> Vec<u8> {
+    assert!(
+        rows.is_sorted_by(|a, b| a < b),
+        "rows are sorted and distinct"
+    );
+    let mut filter = Filter::for_rows(rows.len() as u64);
+    let mut row_bytes = Vec::with_capacity(rows.len() * RUN_ROW_BYTES);
+    for row in rows {
+        filter.insert(&row.id);
+        let raw = RawRow {
+            id: *row.id.as_bytes(),
+            segment: U32::new(row.place.segment.get()),
+            offset: U32::new(row.offset),
+            stored_length: U32::new(row.stored_length),
+            slot: U16::new(row.place.slot.get()),
+            codec: 0,
+            bases: 0,
+        };
+        row_bytes.extend_from_slice(raw.as_bytes());
+    }
+    let mut segment_bytes = Vec::new();
+    let mut set: RoaringBitmap = segments.into_iter().map(SegmentNumber::get).collect();
+    set.optimize();
+    set.serialize_into(&mut segment_bytes)
+        .expect("because writing to a Vec does not fail");
+    let body = Body {
+        rows: rows.len() as u64,
+        segments_length: u32::try_from(segment_bytes.len())
+            .expect("because a set of u32 fits 4 GiB"),
+        segments_crc: crc32fast::hash(&segment_bytes),
+        filter_blocks: filter.blocks(),
+        filter_crc: crc32fast::hash(&filter.bytes),
+        rows_crc: crc32fast::hash(&row_bytes),
+    };
+    let mut bytes = envelope::encode(KIND, &body);
+    bytes.reserve_exact(segment_bytes.len() + filter.bytes.len() + row_bytes.len());
+    bytes.extend_from_slice(&segment_bytes);
+    bytes.extend_from_slice(&filter.bytes);
+    bytes.extend_from_slice(&row_bytes);
+    bytes
+}
+
+/// A split-block Bloom filter: one block of 32 bytes an id, one bit in each of eight 32-bit words of it (SPEC 5.2).
+#[derive(Debug, Clone)]
+pub struct Filter {
+    bytes: Vec<u8>,
+}
+
+impl Filter {
+    /// Returns an empty filter sized for `rows` ids.
+    pub fn for_rows(rows: u64) -> Self {
+        let bits = FILTER_BLOCK_BYTES as u64 * 8;
+        let blocks = (rows * FILTER_BITS_PER_ROW)
+            .div_ceil(bits)
+            .clamp(1, u64::from(u32::MAX));
+        let bytes = usize::try_from(blocks).expect("because it was clamped to 32 bits")
+            * FILTER_BLOCK_BYTES;
+        Self {
+            bytes: vec![0; bytes],
+        }
+    }
+
+    fn blocks(&self) -> u32 {
+        u32::try_from(self.bytes.len() / FILTER_BLOCK_BYTES)
+            .expect("because for_rows clamps to 32 bits")
+    }
+
+    /// Adds an id.
+    pub fn insert(&mut self, id: &ChunkId) {
+        let block = Self::block_of(id, u64::from(self.blocks()))
+            .expect("because there is at least one block");
+        let bytes = self
+            .bytes
+            .chunks_exact_mut(FILTER_BLOCK_BYTES)
+            .nth(block)
+            .expect("because block_of is in range");
+        bytes
+            .iter_mut()
+            .zip(Self::mask_of(id))
+            .for_each(|(byte, mask)| *byte |= mask);
+    }
+
+    /// The block an id belongs to: bytes 8 to 15 of the id, as a fraction of the number of blocks.
+    fn block_of(id: &ChunkId, blocks: u64) -> Option<usize> {
+        let (_, tail) = id.as_bytes().split_first_chunk::<8>()?;
+        let fraction = u64::from_le_bytes(*tail.first_chunk()?);
+        usize::try_from((u128::from(fraction) * u128::from(blocks)) >> 64)
+            .ok()
+            .filter(|_| blocks > 0)
+    }
+
+    /// The bits of an id in its block: in word `i`, the bit that the low five bits of byte `16 + i` name.
+    fn mask_of(id: &ChunkId) -> [u8; FILTER_BLOCK_BYTES] {
+        let mut mask = [0; FILTER_BLOCK_BYTES];
+        let choices = id.as_bytes().iter().skip(16);
+        for (word, choice) in mask.chunks_exact_mut(4).zip(choices) {
+            word.copy_from_slice(&(1u32 << (choice & 31)).to_le_bytes());
+        }
+        mask
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(n: u64) -> RunRow {
+        let place = Place {
+            segment: SegmentNumber::new(1 + (n % 3) as u32),
+            slot: Slot::new(u16::try_from(n).unwrap()),
+        };
+        RunRow {
+            id: ChunkId::of(&n.to_le_bytes()),
+            place,
+            offset: 73,
+            stored_length: 11,
+        }
+    }
+
+    fn run(count: u64) -> (Vec<u8>, Vec<RunRow>) {
+        let mut rows: Vec<_> = (0..count).map(row).collect();
+        rows.sort();
+        (encode_run(&rows, (1..=3).map(SegmentNumber::new)), rows)
+    }
+
+    fn open(bytes: &[u8]) -> Result<RunSections<'_>, Corruption> {
+        RunSections::new(&RunHeader::decode(bytes, bytes.len() as u64)?, bytes)
+    }
+
+    #[test]
+    fn every_id_is_found_and_no_other() {
+        for count in [0, 1, 2, 9, 1000, 5000] {
+            let (bytes, rows) = run(count);
+            let run = open(&bytes).unwrap();
+            run.verify().unwrap();
+            for row in &rows {
+                assert!(run.may_contain(&row.id));
+                assert_eq!(run.find(&row.id).collect::<Vec<_>>(), [*row]);
+            }
+            let absent: Vec<_> = (count..count + 1000)
+                .map(|n| ChunkId::of(&n.to_le_bytes()))
+                .collect();
+            assert!(absent.iter().all(|id| run.find(id).next().is_none()));
+            let false_answers = absent.iter().filter(|id| run.may_contain(id)).count();
+            assert!(
+                false_answers < 40,
+                "{false_answers} of 1000 false answers at {count} rows"
+            );
+        }
+    }
+
+    #[test]
+    fn ids_ground_to_defeat_the_guess_are_still_found() {
+        let mut rows: Vec<_> = (0..300u16)
+            .map(|n| {
+                let mut bytes = [0; 32];
+                bytes[30..].copy_from_slice(&n.swap_bytes().to_le_bytes());
+                RunRow {
+                    id: ChunkId::from_bytes(bytes),
+                    ..row(0)
+                }
+            })
+            .collect();
+        rows.push(RunRow {
+            id: ChunkId::from_bytes([255; 32]),
+            ..row(0)
+        });
+        let bytes = encode_run(&rows, [SegmentNumber::new(1)]);
+        let run = open(&bytes).unwrap();
+        assert!(rows.iter().all(|row| run.find(&row.id).eq([*row])));
+    }
+
+    #[test]
+    fn a_chunk_in_two_places_gives_both_lowest_first() {
+        let low = row(0);
+        let high = RunRow {
+            place: Place {
+                segment: SegmentNumber::new(3),
+                slot: Slot::new(0),
+            },
+            ..low
+        };
+        let bytes = encode_run(&[low, high], (1..=3).map(SegmentNumber::new));
+        assert_eq!(
+            open(&bytes).unwrap().find(&low.id).collect::<Vec<_>>(),
+            [low, high]
+        );
+    }
+
+    #[test]
+    fn every_flipped_bit_is_found_by_verify() {
+        let (good, _) = run(5);
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(
+                open(&bad).and_then(|run| run.verify()).is_err(),
+                "bit {bit}"
+            );
+        }
+        for length in 0..good.len() {
+            assert!(open(&good[..length]).is_err(), "cut at {length}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What a store was made with (SPEC 3).
+
+use crate::envelope::{self, Kind};
+use crate::{BlockSize, Corruption, Hex, Structure};
+use std::fmt;
+
+const KIND: Kind = Kind {
+    what: Structure::StoreConfig,
+    magic: *b"TGSTORE\n",
+};
+
+/// The lowest zstd level a store may be given.
+pub const ZSTD_LEVEL_MIN: i32 = -7;
+/// The highest zstd level a store may be given.
+pub const ZSTD_LEVEL_MAX: i32 = 19;
+
+/// A store's random identity. Segments carry it, so that one cannot stray into another store.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StoreId([u8; 16]);
+
+impl StoreId {
+    /// Takes 16 random bytes for an id.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// Returns the 16 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl fmt::Display for StoreId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Hex(&self.0).fmt(f)
+    }
+}
+
+impl fmt::Debug for StoreId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoreId({self})")
+    }
+}
+
+/// The configuration of a store. Written once, never changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// Which store this is.
+    pub id: StoreId,
+    /// The block size of every image in it.
+    pub block_size: BlockSize,
+    /// The zstd level new chunks are compressed at.
+    pub zstd_level: i32,
+    /// When it was made, microseconds since 1970-01-01 UTC.
+    pub created_at_us: i64,
+}
+
+#[derive(bincode::Encode, bincode::Decode)]
+struct Body {
+    id: [u8; 16],
+    block_size_log2: u8,
+    zstd_level: i32,
+    created_at_us: i64,
+}
+
+impl StoreConfig {
+    /// Returns the bytes of the configuration file.
+    pub fn encode(&self) -> Vec<u8> {
+        let body = Body {
+            id: self.id.0,
+            block_size_log2: self.block_size.log2(),
+            zstd_level: self.zstd_level,
+            created_at_us: self.created_at_us,
+        };
+        envelope::encode(KIND, &body)
+    }
+
+    /// Reads the configuration file.
+    ///
+    /// # Errors
+    /// Whatever is wrong with it; see [`Corruption`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, Corruption> {
+        let body: Body = envelope::decode_whole(KIND, bytes)?;
+        if !(ZSTD_LEVEL_MIN..=ZSTD_LEVEL_MAX).contains(&body.zstd_level) {
+            return Err(Corruption::Field {
+                what: KIND.what,
+                field: "zstd_level",
+                found: u64::from(body.zstd_level.cast_unsigned()),
+                expected: "-7 to 19",
+            });
+        }
+        Ok(Self {
+            id: StoreId(body.id),
+            block_size: BlockSize::decode(body.block_size_log2, KIND.what)?,
+            zstd_level: body.zstd_level,
+            created_at_us: body.created_at_us,
+        })
+    }
+}

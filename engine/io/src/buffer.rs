@@ -1,0 +1,132 @@
+//! Buffers for I/O: owned, recycled, never given back to the allocator while the process lives.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Mutex, PoisonError};
+
+/// Smallest and largest buffers that are kept for reuse, as powers of two.
+const KEPT_LOG2: std::ops::RangeInclusive<usize> = 12..=23;
+
+/// Buffers kept of each size. Bounds the pool: 16 of each size up to 8 MiB are 256 MiB at the very worst, and only if
+/// that many were in use at once.
+const KEPT_EACH: usize = 16;
+
+static POOL: Pool = Pool {
+    shelves: [const { Mutex::new(Vec::new()) }; 12],
+};
+
+/// Growing bytes from the pool.
+///
+/// An io_uring operation owns its buffer until the kernel is done with it. That the memory then goes to a pool and not
+/// to the allocator is a second line of defence: a late write could scramble a buffer, never somebody's heap.
+#[derive(Default, PartialEq, Eq)]
+pub struct Buffer(Vec<u8>);
+
+impl Buffer {
+    /// Returns an empty buffer that can take at least `capacity` bytes without growing.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self(POOL.take(capacity))
+    }
+
+    /// Returns a buffer of `length` zero bytes.
+    pub fn zeroed(length: usize) -> Self {
+        let mut buffer = Self::with_capacity(length);
+        buffer.0.resize(length, 0);
+        buffer
+    }
+
+    /// Returns a buffer with these bytes.
+    pub fn copied(bytes: &[u8]) -> Self {
+        let mut buffer = Self::with_capacity(bytes.len());
+        buffer.0.extend_from_slice(bytes);
+        buffer
+    }
+
+    /// Gives access to the bytes as a vector, to grow or cut them.
+    pub fn as_vec_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.0
+    }
+}
+
+impl From<Vec<u8>> for Buffer {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Buffer({} bytes)", self.0.len())
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        POOL.put_back(std::mem::take(&mut self.0));
+    }
+}
+
+struct Pool {
+    /// One shelf a power of two.
+    shelves: [Mutex<Vec<Vec<u8>>>; 12],
+}
+
+impl Pool {
+    fn take(&self, capacity: usize) -> Vec<u8> {
+        let size = capacity.max(1).next_power_of_two();
+        let shelf = self.shelf(size);
+        let kept =
+            shelf.and_then(|shelf| shelf.lock().unwrap_or_else(PoisonError::into_inner).pop());
+        kept.unwrap_or_else(|| Vec::with_capacity(if shelf.is_some() { size } else { capacity }))
+    }
+
+    fn put_back(&self, mut bytes: Vec<u8>) {
+        // Only exact powers of two: a shelf promises its size.
+        if let Some(shelf) = bytes
+            .capacity()
+            .is_power_of_two()
+            .then(|| self.shelf(bytes.capacity()))
+            .flatten()
+        {
+            let mut shelf = shelf.lock().unwrap_or_else(PoisonError::into_inner);
+            if shelf.len() < KEPT_EACH {
+                bytes.clear();
+                shelf.push(bytes);
+            }
+        }
+    }
+
+    fn shelf(&self, size: usize) -> Option<&Mutex<Vec<Vec<u8>>>> {
+        let log2 = usize::try_from(size.trailing_zeros()).ok()?;
+        KEPT_LOG2
+            .contains(&log2)
+            .then(|| self.shelves.get(log2 - KEPT_LOG2.start()))?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recycled_buffer_is_empty_and_its_old_bytes_are_not_seen() {
+        let mut first = Buffer::with_capacity(5000);
+        first.as_vec_mut().extend_from_slice(&[7; 8192]);
+        drop(first);
+        assert_eq!(&*Buffer::zeroed(8192), &[0; 8192]);
+    }
+}

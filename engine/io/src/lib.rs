@@ -1,0 +1,21 @@
+//! The storage seam: everything that is not pure comes through here.
+//!
+//! This crate has the only syscalls and the only `unsafe` of the engine. A [`Storage`] keeps the files of a store; there
+//! are four: blocking files, io_uring, memory, and a simulated disk that loses what was not synced. One conformance
+//! suite ([`conformance`]) holds for all of them. Time and randomness are values too: [`Clock`], [`Random`].
+//!
+//! What it does *not* know: chunks, images, formats. Bytes and names only.
+
+mod buffer;
+mod clock;
+mod pending;
+mod random;
+mod storage;
+
+pub use buffer::Buffer;
+pub use clock::{Clock, SystemClock};
+pub use pending::{Pending, Promise};
+pub use random::{OsRandom, Random, SeededRandom};
+pub use storage::{
+    Backend, Entry, Existing, Lock, LockMode, Mapped, NewFile, Storage, StorePath, StoredFile,
+};

@@ -1,0 +1,1 @@
+//! Chunks, segments, index, layers, image records, garbage collection.

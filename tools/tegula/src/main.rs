@@ -1,0 +1,3 @@
+//! The tegula command line.
+
+fn main() {}
