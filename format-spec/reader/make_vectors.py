@@ -1007,34 +1007,46 @@ def compact(pretty):
     return re.sub(r"\[\s*((?:-?\d+,\s*)*-?\d+)\s*\]", lambda m: "[" + re.sub(r"\s+", " ", m[1]) + "]", pretty)
 
 
-# The examples of SPEC.md: a fenced block whose first line names a file of ../vectors, then lines of an offset, bytes,
-# and (after two spaces or more) a remark.
+# The examples of SPEC.md. A block fenced as "hex FILE" has lines of an offset and bytes of that vector, a remark after
+# two spaces or more; or of a name and the value that index.json gives that field. A block fenced as "json FILE/path"
+# has the value at that path of index.json.
 
-EXAMPLE = re.compile(r"^```hex (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-EXAMPLE_LINE = re.compile(r"^([0-9a-f]{4,8})  ((?:[0-9a-f]{2} ?)+)(?:  +\S.*)?$")
+HEX_EXAMPLE = re.compile(r"^```hex (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+HEX_LINE = re.compile(r"^([0-9a-f]{4})  ((?:[0-9a-f]{2} ?)+)(?: +\S.*)?$")
+FIELD_LINE = re.compile(r"^(\w+): ([0-9a-f]+)$")
+JSON_EXAMPLE = re.compile(r"^```json index.json/(\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def check_examples(files):
-    faults, shown = [], set()
-    for name, lines in EXAMPLE.findall(SPEC.read_text("utf-8")):
-        if name not in files:
-            faults.append(f"SPEC.md shows {name}, which is no vector")
-            continue
-        shown.add(name)
+    spec = SPEC.read_text("utf-8")
+    index = json.loads(files["index.json"])
+    entries = {entry["file"]: entry for entry in index["vectors"]}
+    faults = []
+    for name, lines in HEX_EXAMPLE.findall(spec):
         for line in lines.splitlines():
-            match = EXAMPLE_LINE.match(line)
-            if line.strip() == "…":
-                continue
-            if not match:
-                faults.append(f"SPEC.md: {name}: a line that is no example: {line!r}")
-                continue
-            offset, stated = int(match[1], 16), bytes.fromhex(match[2])
-            found = files[name][offset : offset + len(stated)]
-            if found != stated:
-                faults.append(f"SPEC.md: {name} at {offset:#x} has {found.hex(' ')}, not {stated.hex(' ')}")
-    if not shown:
-        faults.append("SPEC.md shows no example")
+            faults += check_line(name, line, files.get(name, b""), entries.get(name, {}))
+    for path, stated in JSON_EXAMPLE.findall(spec):
+        found = index
+        for key in path.split("/"):
+            found = found[int(key)] if isinstance(found, list) else found[key]
+        if json.loads(stated) != found:
+            faults.append(f"SPEC.md: index.json/{path} is {json.dumps(found)}")
+    fences = len(re.findall(r"^```\w", spec, re.MULTILINE))
+    known = len(HEX_EXAMPLE.findall(spec)) + len(JSON_EXAMPLE.findall(spec))
+    if fences != known or known == 0:
+        faults.append(f"SPEC.md has {fences} examples, of which {known} can be checked")
     return faults
+
+
+def check_line(name, line, data, entry):
+    if match := FIELD_LINE.match(line):
+        found = entry.get("fields", {}).get(match[1])
+        return [] if found == match[2] else [f"SPEC.md: {name}: {match[1]} is {found}"]
+    if match := HEX_LINE.match(line):
+        offset, stated = int(match[1], 16), bytes.fromhex(match[2])
+        found = data[offset : offset + len(stated)]
+        return [] if found == stated else [f"SPEC.md: {name} at {offset:#06x} has {found.hex(' ')}"]
+    return [f"SPEC.md: {name}: not the line of an example: {line!r}"]
 
 
 def check(files):
