@@ -952,7 +952,7 @@ def example_store(v):
         "images/roof repaired.image",
         image_record(
             id=repaired, name="roof repaired", virtual_size=grown, block_size_log2=LOG2, digest=child_digest,
-            layer=child_id, data_blocks=6, created_at_us=CREATED + 1_000_000, parent=("roof", roof_digest),
+            layer=child_id, data_blocks=5, created_at_us=CREATED + 1_000_000, parent=("roof", roof_digest),
         ),
     )
     put("tmp/" + "0f" * 16, b"TGLAYER\n")
@@ -971,7 +971,7 @@ def example_store(v):
         "id": STORE_ID.hex(),
         "images": [
             image("roof", roof_bytes, roof_digest, [full_id], 5, None),
-            image("roof repaired", child_bytes, child_digest, [child_id, full_id], 6, "roof"),
+            image("roof repaired", child_bytes, child_digest, [child_id, full_id], 5, "roof"),
         ],
         "segments": {"2": rows_of(first), "3": rows_of(second)},
         "files": sorted(files),
