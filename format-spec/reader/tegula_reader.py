@@ -734,9 +734,12 @@ class Store:
             return self.chunk(file.read(row.end() - row.offset), row, row.offset)
 
     def places(self):
-        """Chunk id -> segment and row, of every place not in quarantine. Segments that cannot be read have none."""
-        places, quarantine = {}, self.quarantine()
-        for number in self.segment_numbers():
+        """Chunk id -> segment and row, of every place not in quarantine, those in condemned segments last (12.3).
+
+        Segments that cannot be read have none.
+        """
+        places, quarantine, condemned = {}, self.quarantine(), self.state().condemned_segments
+        for number in sorted(self.segment_numbers(), key=lambda number: (number in condemned, number)):
             try:
                 _, rows = self.segment(number)
             except Damage as damage:
@@ -770,7 +773,10 @@ class Store:
 def take_shared(path):
     """Takes a shared lock on the file of that name, as it is when the lock is held (13.1)."""
     while True:
-        handle = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            handle = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
         fcntl.flock(handle, fcntl.LOCK_SH)
         held = os.fstat(handle)
         try:

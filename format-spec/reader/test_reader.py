@@ -297,6 +297,18 @@ class ACopyOfTheStore(unittest.TestCase):
         found = hashlib.sha256((self.work / "out").read_bytes()).hexdigest()
         self.assertEqual(found, INDEX["store"]["images"][0]["sha256"])
 
+    def test_condemned_segments_are_tried_last(self):
+        chunk = maker.fives()
+        again = maker.segment(maker.STORE_ID, 5, maker.LOG2, bytes(16), [chunk])
+        self.file("segments/00000005.seg").write_bytes(again)
+
+        def segments_of_the_chunk():
+            return [number for number, _ in reader.Store(self.path).places()[maker.b3(chunk[0])]]
+
+        self.assertEqual(segments_of_the_chunk(), [2, 5])
+        self.file("gc.state").write_bytes(maker.gc_state(4, 3, [2], []))
+        self.assertEqual(segments_of_the_chunk(), [5, 2])
+
     def test_an_image_that_stands_on_condemned_ground_is_found(self):
         self.file("gc.state").write_bytes(maker.gc_state(4, 3, [2], []))
         self.assertEqual(len(self.verify()), 2, "both images need segment 2")
