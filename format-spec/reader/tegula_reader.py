@@ -663,6 +663,13 @@ class Store:
     def state(self):
         return read_collection_state(self.read("gc.state"))
 
+    def condemned_segments(self):
+        """None if the collection state is damaged: that must not keep anyone from saving what there is."""
+        try:
+            return self.state().condemned_segments
+        except Damage:
+            return []
+
     def quarantine(self):
         if not (self.path / "quarantine/places").exists():
             return set()
@@ -738,7 +745,7 @@ class Store:
 
         Segments that cannot be read have none.
         """
-        places, quarantine, condemned = {}, self.quarantine(), self.state().condemned_segments
+        places, quarantine, condemned = {}, self.quarantine(), self.condemned_segments()
         for number in sorted(self.segment_numbers(), key=lambda number: (number in condemned, number)):
             try:
                 _, rows = self.segment(number)
@@ -752,7 +759,7 @@ class Store:
 
     @contextmanager
     def session(self):
-        """Holds what is read against collection (13.2). A store on a read-only medium is read without."""
+        """Holds what is read against collection (13.2). If that cannot be, the store is read without, and it is said."""
         lock = None
         try:
             while lock is None:
@@ -761,7 +768,7 @@ class Store:
                 if self.state().epoch != epoch:
                     os.close(lock)
                     lock = None
-        except OSError as error:
+        except (OSError, Damage) as error:
             print(f"reading without a session, which is safe only if nobody writes: {error}", file=sys.stderr)
         try:
             yield self

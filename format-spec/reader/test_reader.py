@@ -297,6 +297,13 @@ class ACopyOfTheStore(unittest.TestCase):
         found = hashlib.sha256((self.work / "out").read_bytes()).hexdigest()
         self.assertEqual(found, INDEX["store"]["images"][0]["sha256"])
 
+    def test_a_lost_collection_state_is_damage_but_loses_no_image(self):
+        self.file("gc.state").unlink()
+        self.assertEqual([finding["error"] for finding in self.verify()], ["Missing"])
+        status, _, errors = self.program("extract", self.path, "roof", self.work / "out")
+        self.assertEqual(status, 0)
+        self.assertIn("without a session", errors)
+
     def test_condemned_segments_are_tried_last(self):
         chunk = maker.fives()
         again = maker.segment(maker.STORE_ID, 5, maker.LOG2, bytes(16), [chunk])
