@@ -264,7 +264,7 @@ impl LayerParts<'_> {
         let head = envelope::encode(KIND, &body);
         (
             id_of(&head),
-            [&head, &data, &zero, &pages, self.ids].concat(),
+            [head, data, zero, pages].concat(),
         )
     }
 }
