@@ -262,10 +262,7 @@ impl LayerParts<'_> {
         };
         checked_summary(&body).expect("because the parts of a layer fit each other");
         let head = envelope::encode(KIND, &body);
-        (
-            id_of(&head),
-            [head, data, zero, pages].concat(),
-        )
+        (id_of(&head), [head, data, zero, pages].concat())
     }
 }
 
