@@ -35,7 +35,7 @@ pub use layer::{IdTable, Layer};
 pub use mark::{LiveSet, SegmentTables};
 pub use repair::{RepairReport, Repairs};
 pub use segment::{SEGMENT_TARGET_BYTES, SegmentTable};
-pub use session::Session;
+pub use session::{FileBytes, Session};
 pub use stack::{LayerStack, STACK_DEPTH_MAX, StackParts};
 pub use store::{InitOptions, Store};
 pub use verify::{Depth, Finding, Verification};

@@ -6,6 +6,17 @@ use std::sync::OnceLock;
 use tegula_format::{BlockSize, ChunkId, GcState, QuarantineList, RunRow};
 use tegula_io::{Buffer, Lock, LockMode, Pending};
 
+/// The files of a store in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FileBytes {
+    /// How many segments there are, sealed or being written.
+    pub segments: u64,
+    /// Their bytes.
+    pub segment_bytes: u64,
+    /// Bytes of index, layers and image records.
+    pub other_bytes: u64,
+}
+
 /// A view of the store that stays readable until it is dropped.
 ///
 /// A session belongs to the epoch it began in and holds that epoch's lock, shared. Collection condemns things in one
@@ -128,6 +139,25 @@ impl Session {
     pub fn read_segment(&self, row: &RunRow, length: usize) -> Result<Pending<Buffer>, StoreError> {
         let file = self.files.open(self.environment(), row.place.segment)?;
         Ok(file.read_at(u64::from(row.offset), length))
+    }
+
+    /// Returns what the store's files amount to.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn file_bytes(&self) -> Result<FileBytes, StoreError> {
+        let mut sums = FileBytes::default();
+        for directory in [paths::SEGMENTS, paths::INDEX, paths::LAYERS, paths::IMAGES] {
+            for entry in files::list(self.environment(), directory)? {
+                if directory == paths::SEGMENTS {
+                    sums.segments += 1;
+                    sums.segment_bytes += entry.bytes;
+                } else {
+                    sums.other_bytes += entry.bytes;
+                }
+            }
+        }
+        Ok(sums)
     }
 
     /// Reads one chunk: found, read, checked, decompressed, hashed.
