@@ -52,15 +52,25 @@ type Chunk = Result<(BlockIndex, ChunkId), StoreError>;
 /// ones a look at every id.
 pub(crate) fn diff(base: &OpenImage<'_>, image: &OpenImage<'_>) -> Result<Diff, EngineError> {
     let candidates = base.stack().may_differ(image.stack());
-    let mut extents = Extents { image, list: Vec::new() };
+    let mut extents = Extents {
+        image,
+        list: Vec::new(),
+    };
     for run in joined(candidates.runs()) {
         let mut ours = image.stack().chunks_in(run.clone()).peekable();
         let mut theirs = base.stack().chunks_in(run).peekable();
         loop {
-            let next = [block_of(ours.peek()), block_of(theirs.peek())].into_iter().flatten().min();
+            let next = [block_of(ours.peek()), block_of(theirs.peek())]
+                .into_iter()
+                .flatten()
+                .min();
             let Some(block) = next else { break };
-            let our = ours.next_if(|chunk| block_of(Some(chunk)) == Some(block)).transpose()?;
-            let their = theirs.next_if(|chunk| block_of(Some(chunk)) == Some(block)).transpose()?;
+            let our = ours
+                .next_if(|chunk| block_of(Some(chunk)) == Some(block))
+                .transpose()?;
+            let their = theirs
+                .next_if(|chunk| block_of(Some(chunk)) == Some(block))
+                .transpose()?;
             match (our, their) {
                 (Some((_, our)), Some((_, their))) if our == their => {}
                 (Some(_), _) => extents.push(block, ExtentKind::Data),
@@ -69,12 +79,20 @@ pub(crate) fn diff(base: &OpenImage<'_>, image: &OpenImage<'_>) -> Result<Diff, 
         }
     }
     let (base_size, size) = (base.record().virtual_size, image.record().virtual_size);
-    Ok(Diff { base_size, size, extents: extents.list })
+    Ok(Diff {
+        base_size,
+        size,
+        extents: extents.list,
+    })
 }
 
 /// A damaged page has no block; it sorts first, so that its error comes out.
 fn block_of(chunk: Option<&Chunk>) -> Option<BlockIndex> {
-    chunk.map(|chunk| chunk.as_ref().map_or(BlockIndex::new(0), |(block, _)| *block))
+    chunk.map(|chunk| {
+        chunk
+            .as_ref()
+            .map_or(BlockIndex::new(0), |(block, _)| *block)
+    })
 }
 
 /// Joins runs with small gaps: walking over a gap costs less than beginning anew.
@@ -99,13 +117,21 @@ impl Extents<'_> {
     fn push(&mut self, block: BlockIndex, kind: ExtentKind) {
         let record = self.image.record();
         let offset = block.byte_offset(record.block_size);
-        let end = record.virtual_size.min(offset + u64::from(record.block_size.bytes()));
+        let end = record
+            .virtual_size
+            .min(offset + u64::from(record.block_size.bytes()));
         if offset >= end {
             return;
         }
         match self.list.last_mut() {
-            Some(last) if last.kind == kind && last.offset + last.length == offset => last.length += end - offset,
-            _ => self.list.push(Extent { offset, length: end - offset, kind }),
+            Some(last) if last.kind == kind && last.offset + last.length == offset => {
+                last.length += end - offset
+            }
+            _ => self.list.push(Extent {
+                offset,
+                length: end - offset,
+                kind,
+            }),
         }
     }
 }

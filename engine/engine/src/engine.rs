@@ -3,15 +3,16 @@
 use crate::put::put;
 use crate::source::RawDisk;
 use crate::{
-    Destination, Diff, EngineError, GetReport, ImageInfo, OpenImage, PutReport, PutRequest, Source, Statistics, Task,
-    Usage, Workers, diff, get, usage,
+    Destination, Diff, EngineError, GetReport, ImageInfo, OpenImage, PutReport, PutRequest, Source,
+    Statistics, Task, Usage, Workers, diff, get, usage,
 };
 use std::io;
 use std::path::Path;
 use tegula_format::{ImageName, ImageRecord};
 use tegula_io::{BackendPreference, open_storage};
 use tegula_store::{
-    CollectOptions, Collection, Depth, Environment, InitOptions, RepairReport, Repairs, Store, StoreError, Verification,
+    CollectOptions, Collection, Depth, Environment, InitOptions, RepairReport, Repairs, Store,
+    StoreError, Verification,
 };
 
 /// A store, ready for work. Any number may be open on the same store, in any number of processes.
@@ -32,9 +33,14 @@ impl Engine {
         backend: BackendPreference,
         options: InitOptions,
     ) -> Result<(Self, Option<String>), EngineError> {
-        let failed = |source| EngineError::Directory { path: path.to_owned(), source };
+        let failed = |source| EngineError::Directory {
+            path: path.to_owned(),
+            source,
+        };
         match std::fs::create_dir(path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(failed(error));
+            }
             _ => {}
         }
         let (storage, remark) = open_storage(path, backend).map_err(failed)?;
@@ -42,7 +48,9 @@ impl Engine {
         // The directory itself is a name in its parent, and durable with that.
         let parent = path.canonicalize().map_err(failed)?;
         let parent = parent.parent().unwrap_or(Path::new("/"));
-        std::fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed)?;
+        std::fs::File::open(parent)
+            .and_then(|parent| parent.sync_all())
+            .map_err(failed)?;
         Ok((Self::new(store, Workers::Pool), remark))
     }
 
@@ -50,10 +58,19 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::Directory`], [`StoreError::NotAStore`], [`StoreError::NeedsNewerProgram`].
-    pub fn open(path: &Path, backend: BackendPreference) -> Result<(Self, Option<String>), EngineError> {
-        let failed = |source| EngineError::Directory { path: path.to_owned(), source };
+    pub fn open(
+        path: &Path,
+        backend: BackendPreference,
+    ) -> Result<(Self, Option<String>), EngineError> {
+        let failed = |source| EngineError::Directory {
+            path: path.to_owned(),
+            source,
+        };
         let (storage, remark) = open_storage(path, backend).map_err(failed)?;
-        Ok((Self::new(Store::open(Environment::of_system(storage))?, Workers::Pool), remark))
+        Ok((
+            Self::new(Store::open(Environment::of_system(storage))?, Workers::Pool),
+            remark,
+        ))
     }
 
     /// Wraps an open store.
@@ -75,7 +92,8 @@ impl Engine {
         let session = self.store.begin()?;
         let report = put(&session, self.workers, request, task)?;
         // The image is there whatever comes of this: it only keeps later reads from walking deep stacks.
-        let deep = OpenImage::open(&session, &report.record.name).is_ok_and(|image| image.stack().wants_coalescing());
+        let deep = OpenImage::open(&session, &report.record.name)
+            .is_ok_and(|image| image.stack().wants_coalescing());
         drop(session);
         match deep.then(|| self.store.coalesce(&report.record.name)) {
             Some(Ok(record)) => Ok(PutReport { record, ..report }),
@@ -96,7 +114,15 @@ impl Engine {
         task: Task<'_>,
     ) -> Result<PutReport, EngineError> {
         let disk = RawDisk::open(path)?;
-        self.put(PutRequest { name, source: Source::Disk(&disk), parent, replace }, task)
+        self.put(
+            PutRequest {
+                name,
+                source: Source::Disk(&disk),
+                parent,
+                replace,
+            },
+            task,
+        )
     }
 
     /// Gets an image out. Once this returns, a file is durable, under its name, and verified.
@@ -104,7 +130,12 @@ impl Engine {
     /// # Errors
     /// [`EngineError`] for what the store or the destination say. A new file is then not there; a stream or a target
     /// in place may hold part of the image.
-    pub fn get(&self, name: &ImageName, to: Destination<'_>, task: Task<'_>) -> Result<GetReport, EngineError> {
+    pub fn get(
+        &self,
+        name: &ImageName,
+        to: Destination<'_>,
+        task: Task<'_>,
+    ) -> Result<GetReport, EngineError> {
         let session = self.store.begin()?;
         get::get(&OpenImage::open(&session, name)?, self.workers, to, task)
     }
@@ -131,7 +162,10 @@ impl Engine {
     /// [`EngineError::Store`].
     pub fn diff(&self, base: &ImageName, image: &ImageName) -> Result<Diff, EngineError> {
         let session = self.store.begin()?;
-        diff::diff(&OpenImage::open(&session, base)?, &OpenImage::open(&session, image)?)
+        diff::diff(
+            &OpenImage::open(&session, base)?,
+            &OpenImage::open(&session, image)?,
+        )
     }
 
     /// Returns what some images cost, or all if none is named.
@@ -154,7 +188,12 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::Store`].
-    pub fn verify(&self, depth: Depth, only: &[ImageName], task: Task<'_>) -> Result<Verification, EngineError> {
+    pub fn verify(
+        &self,
+        depth: Depth,
+        only: &[ImageName],
+        task: Task<'_>,
+    ) -> Result<Verification, EngineError> {
         let progress = |done, total| (task.progress)(done, Some(total));
         Ok(self.store.begin()?.verify(depth, only, &progress)?)
     }
@@ -165,7 +204,12 @@ impl Engine {
     /// [`EngineError::Store`].
     pub fn repair(&self, from: Option<&Self>, task: Task<'_>) -> Result<RepairReport, EngineError> {
         let progress = |done, total| (task.progress)(done, Some(total));
-        Ok(self.store.repair(Repairs { from: from.map(Self::store) }, &progress)?)
+        Ok(self.store.repair(
+            Repairs {
+                from: from.map(Self::store),
+            },
+            &progress,
+        )?)
     }
 
     /// Frees what no image needs. Deep stacks are coalesced first, so that what they hide is found.
@@ -191,7 +235,8 @@ impl Engine {
             drop(session);
             if deep {
                 match self.store.coalesce(&record.name) {
-                    Ok(_) | Err(StoreError::ImageNotFound { .. } | StoreError::ImageChanged { .. }) => {}
+                    Ok(_)
+                    | Err(StoreError::ImageNotFound { .. } | StoreError::ImageChanged { .. }) => {}
                     Err(error) => return Err(error.into()),
                 }
             }

@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
-use tegula_format::{BlockIndex, BlockSet, BlockSize, Blocks, ChunkId, ImageDigest, ImageDigester, RunRow};
+use tegula_format::{
+    BlockIndex, BlockSet, BlockSize, Blocks, ChunkId, ImageDigest, ImageDigester, RunRow,
+};
 use tegula_io::{Buffer, Existing, Pending, TargetFile};
 use tegula_store::{ChunkDamage, Session, StoreError, decode_record};
 
@@ -45,7 +47,11 @@ pub enum Destination<'a> {
 impl fmt::Debug for Destination<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File { path, force } => f.debug_struct("File").field("path", path).field("force", force).finish(),
+            Self::File { path, force } => f
+                .debug_struct("File")
+                .field("path", path)
+                .field("force", force)
+                .finish(),
             Self::InPlace { path } => f.debug_struct("InPlace").field("path", path).finish(),
             Self::Stream(_) => f.write_str("Stream"),
         }
@@ -89,22 +95,36 @@ fn get_file(
     if device {
         return match force {
             true => get_in_place(image, workers, path, task),
-            false => Err(EngineError::DestinationIsDevice { path: path.to_owned() }),
+            false => Err(EngineError::DestinationIsDevice {
+                path: path.to_owned(),
+            }),
         };
     }
     if !force && path.symlink_metadata().is_ok() {
-        return Err(EngineError::DestinationExists { path: path.to_owned() });
+        return Err(EngineError::DestinationExists {
+            path: path.to_owned(),
+        });
     }
     let failed = |source| write_error(path)(source);
     let target = TargetFile::create_beside(path)?;
-    target.set_len(image.record().virtual_size).map_err(failed)?;
+    target
+        .set_len(image.record().virtual_size)
+        .map_err(failed)?;
     let data = image.stack().data();
     let report = write_blocks(image, workers, &target, &data, task)?;
-    let existing = if force { Existing::Replace } else { Existing::Refuse };
-    target.publish(existing).map_err(|source| match source.kind() {
-        io::ErrorKind::AlreadyExists => EngineError::DestinationExists { path: path.to_owned() },
-        _ => write_error(path)(source),
-    })?;
+    let existing = if force {
+        Existing::Replace
+    } else {
+        Existing::Refuse
+    };
+    target
+        .publish(existing)
+        .map_err(|source| match source.kind() {
+            io::ErrorKind::AlreadyExists => EngineError::DestinationExists {
+                path: path.to_owned(),
+            },
+            _ => write_error(path)(source),
+        })?;
     Ok(report)
 }
 
@@ -130,7 +150,11 @@ fn get_in_place(
     if target.is_block_device() {
         if found < virtual_size {
             let (path, needed) = (path.to_owned(), virtual_size);
-            return Err(EngineError::DestinationTooSmall { path, found, needed });
+            return Err(EngineError::DestinationTooSmall {
+                path,
+                found,
+                needed,
+            });
         }
     } else {
         target.set_len(virtual_size).map_err(write_error(path))?;
@@ -149,14 +173,21 @@ fn zero_what_is_not(image: &OpenImage<'_>, target: &TargetFile) -> io::Result<u6
     let data = image.stack().data();
     let mut buffer = Buffer::zeroed(block_size.as_usize());
     let (mut zeroed, mut next) = (0, 0);
-    while let Some(range) = target.next_data(next)?.filter(|range| range.start < virtual_size) {
+    while let Some(range) = target
+        .next_data(next)?
+        .filter(|range| range.start < virtual_size)
+    {
         let end = range.end.min(virtual_size);
         let first = block_size.block_at(range.start).get();
         let last = block_size.block_at(end.max(range.start + 1) - 1).get();
-        for block in (first..=last).map(BlockIndex::new).filter(|block| !data.contains(*block)) {
+        for block in (first..=last)
+            .map(BlockIndex::new)
+            .filter(|block| !data.contains(*block))
+        {
             let offset = block.byte_offset(block_size);
             let length = (virtual_size - offset).min(u64::from(block_size.bytes()));
-            let bytes = buffer.get_mut(..usize::try_from(length).expect("because blocks are short"));
+            let bytes =
+                buffer.get_mut(..usize::try_from(length).expect("because blocks are short"));
             let bytes = bytes.expect("because it is no longer than a block");
             target.read_at(bytes, offset)?;
             if bytes.iter().any(|byte| *byte != 0) {
@@ -189,16 +220,25 @@ fn differing_blocks(
         },
         |(block, id)| {
             let offset = block.byte_offset(block_size);
-            let length = usize::try_from((virtual_size - offset).min(u64::from(block_size.bytes())));
+            let length =
+                usize::try_from((virtual_size - offset).min(u64::from(block_size.bytes())));
             let mut bytes = Buffer::zeroed(block_size.as_usize());
             let wanted = bytes.get_mut(..length.expect("because blocks are short"));
             let same = offset < target_bytes
-                && target.read_at(wanted.expect("because it is no longer than a block"), offset).is_ok()
+                && target
+                    .read_at(
+                        wanted.expect("because it is no longer than a block"),
+                        offset,
+                    )
+                    .is_ok()
                 && ChunkId::of(&bytes) == id;
             (block, same)
         },
         |results| {
-            results.into_iter().filter(|(_, same)| !same).for_each(|(block, _)| differing.push(block));
+            results
+                .into_iter()
+                .filter(|(_, same)| !same)
+                .for_each(|(block, _)| differing.push(block));
             Ok(())
         },
     )?;
@@ -215,11 +255,19 @@ struct Read {
 
 impl Read {
     fn first(&self) -> &RunRow {
-        &self.rows.first().expect("because a read has at least one record").0
+        &self
+            .rows
+            .first()
+            .expect("because a read has at least one record")
+            .0
     }
 
     fn length(&self) -> usize {
-        let last = &self.rows.last().expect("because a read has at least one record").0;
+        let last = &self
+            .rows
+            .last()
+            .expect("because a read has at least one record")
+            .0;
         (last.offset - self.first().offset) as usize + last.record_bytes()
     }
 
@@ -231,14 +279,24 @@ impl Read {
 
     /// Waits for the bytes, and returns each record's verified block. What is not as the index says is read again by
     /// the segments' own tables before it is given up.
-    fn finish(mut self, session: &Session, mut each: impl FnMut(&[BlockIndex], &[u8]) -> Result<(), EngineError>) -> Result<(), EngineError> {
-        let bytes = self.bytes.take().and_then(|pending| pending.wait().ok()).unwrap_or_default();
+    fn finish(
+        mut self,
+        session: &Session,
+        mut each: impl FnMut(&[BlockIndex], &[u8]) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        let bytes = self
+            .bytes
+            .take()
+            .and_then(|pending| pending.wait().ok())
+            .unwrap_or_default();
         let start = self.first().offset;
         let mut block = Buffer::zeroed(session.block_size().as_usize());
         for (row, blocks) in &self.rows {
             let from = (row.offset - start) as usize;
             let record = bytes.get(from..from + row.record_bytes());
-            let decoded = record.ok_or(ChunkDamage::PastEnd).and_then(|record| decode_record(record, &row.id, &mut block));
+            let decoded = record
+                .ok_or(ChunkDamage::PastEnd)
+                .and_then(|record| decode_record(record, &row.id, &mut block));
             match decoded {
                 Ok(()) => each(blocks, &block)?,
                 Err(_) => each(blocks, &session.read_chunk(&row.id)?)?,
@@ -249,20 +307,28 @@ impl Read {
 }
 
 /// Puts the records of many blocks into long reads, each chunk once.
-fn plan_reads(session: &Session, blocks: &[(BlockIndex, ChunkId)]) -> Result<Vec<Read>, StoreError> {
+fn plan_reads(
+    session: &Session,
+    blocks: &[(BlockIndex, ChunkId)],
+) -> Result<Vec<Read>, StoreError> {
     let mut wanted: HashMap<ChunkId, Vec<BlockIndex>> = HashMap::with_capacity(blocks.len());
     for (block, id) in blocks {
         wanted.entry(*id).or_default().push(*block);
     }
-    let rows: Result<Vec<_>, StoreError> =
-        wanted.into_iter().map(|(id, blocks)| Ok((session.locate(&id)?, blocks))).collect();
+    let rows: Result<Vec<_>, StoreError> = wanted
+        .into_iter()
+        .map(|(id, blocks)| Ok((session.locate(&id)?, blocks)))
+        .collect();
     let mut rows = rows?;
     rows.sort_unstable_by_key(|(row, _)| (row.place.segment, row.offset));
     let mut reads: Vec<Read> = Vec::new();
     for (row, blocks) in rows {
         match reads.last_mut() {
             Some(read) if continues(read, &row) => read.rows.push((row, blocks)),
-            _ => reads.push(Read { rows: vec![(row, blocks)], bytes: None }),
+            _ => reads.push(Read {
+                rows: vec![(row, blocks)],
+                bytes: None,
+            }),
         }
     }
     Ok(reads)
@@ -274,7 +340,9 @@ fn continues(read: &Read, row: &RunRow) -> bool {
     let long = u64::from(row.offset) + row.record_bytes() as u64 - u64::from(first.offset);
     // A damaged index may have records overlap: those are read by themselves.
     let gap = u64::from(row.offset).checked_sub(end);
-    first.place.segment == row.place.segment && gap.is_some_and(|gap| gap <= GAP_BYTES) && long <= READ_BYTES as u64
+    first.place.segment == row.place.segment
+        && gap.is_some_and(|gap| gap <= GAP_BYTES)
+        && long <= READ_BYTES as u64
 }
 
 /// Writes some of an image's blocks to a target, in the order they stand in the store.
@@ -294,7 +362,9 @@ fn write_blocks(
         || {
             task.check()?;
             while queue.is_empty() {
-                let Some(mut blocks) = feeder.next_blocks(WINDOW_BLOCKS)? else { return Ok(None) };
+                let Some(mut blocks) = feeder.next_blocks(WINDOW_BLOCKS)? else {
+                    return Ok(None);
+                };
                 (task.progress)(feeder.position(), Some(virtual_size));
                 blocks.retain(|(block, _)| wanted.contains(*block));
                 queue = plan_reads(image.session(), &blocks)?;
@@ -302,7 +372,9 @@ fn write_blocks(
             }
             let mut window = queue.split_off(queue.len().saturating_sub(WINDOW_READS));
             window.reverse();
-            window.iter_mut().for_each(|read| read.start(image.session()));
+            window
+                .iter_mut()
+                .for_each(|read| read.start(image.session()));
             Ok(Some(window))
         },
         |read: Read| {
@@ -310,24 +382,38 @@ fn write_blocks(
             read.finish(image.session(), |blocks, bytes| {
                 for block in blocks {
                     let (offset, bytes) = clipped(*block, bytes, block_size, virtual_size);
-                    target.write_at(bytes, offset).map_err(|source| {
-                        EngineError::WriteTarget { name: "the destination".to_owned(), source }
-                    })?;
+                    target
+                        .write_at(bytes, offset)
+                        .map_err(|source| EngineError::WriteTarget {
+                            name: "the destination".to_owned(),
+                            source,
+                        })?;
                     written += bytes.len() as u64;
                 }
                 Ok(())
             })?;
             Ok::<_, EngineError>(written)
         },
-        |results| results.into_iter().try_for_each(|bytes| bytes.map(|bytes| written += bytes)),
+        |results| {
+            results
+                .into_iter()
+                .try_for_each(|bytes| bytes.map(|bytes| written += bytes))
+        },
     )?;
     feeder.finish(written)
 }
 
 /// Returns where a block goes and as much of it as the image has.
-fn clipped(block: BlockIndex, bytes: &[u8], block_size: BlockSize, virtual_size: u64) -> (u64, &[u8]) {
+fn clipped(
+    block: BlockIndex,
+    bytes: &[u8],
+    block_size: BlockSize,
+    virtual_size: u64,
+) -> (u64, &[u8]) {
     let offset = block.byte_offset(block_size);
-    let length = usize::try_from(virtual_size.saturating_sub(offset)).unwrap_or(usize::MAX).min(bytes.len());
+    let length = usize::try_from(virtual_size.saturating_sub(offset))
+        .unwrap_or(usize::MAX)
+        .min(bytes.len());
     (offset, bytes.get(..length).unwrap_or_default())
 }
 
@@ -341,16 +427,26 @@ struct Feeder<'a, I> {
 }
 
 impl<'a> Feeder<'a, ()> {
-    #[expect(clippy::type_complexity, reason = "the iterator's type has no name")]
-    fn new(image: &'a OpenImage<'a>) -> Feeder<'a, impl Iterator<Item = Result<(BlockIndex, ChunkId), StoreError>> + 'a> {
+    fn new(
+        image: &'a OpenImage<'a>,
+    ) -> Feeder<'a, impl Iterator<Item = Result<(BlockIndex, ChunkId), StoreError>> + 'a> {
         let digester = ImageDigester::new(image.record().virtual_size, image.record().block_size);
-        Feeder { image, chunks: image.stack().chunks(), digester, next: 0, data_blocks: 0 }
+        Feeder {
+            image,
+            chunks: image.stack().chunks(),
+            digester,
+            next: 0,
+            data_blocks: 0,
+        }
     }
 }
 
 impl<I: Iterator<Item = Result<(BlockIndex, ChunkId), StoreError>>> Feeder<'_, I> {
     /// Returns the next data blocks, at most `count`; `None` after the last.
-    fn next_blocks(&mut self, count: usize) -> Result<Option<Vec<(BlockIndex, ChunkId)>>, StoreError> {
+    fn next_blocks(
+        &mut self,
+        count: usize,
+    ) -> Result<Option<Vec<(BlockIndex, ChunkId)>>, StoreError> {
         let blocks: Result<Vec<_>, _> = self.chunks.by_ref().take(count).collect();
         let blocks = blocks?;
         for (block, id) in &blocks {
@@ -370,14 +466,24 @@ impl<I: Iterator<Item = Result<(BlockIndex, ChunkId), StoreError>>> Feeder<'_, I
     fn finish(mut self, written_bytes: u64) -> Result<GetReport, EngineError> {
         let record = self.image.record();
         let block_count = record.block_size.blocks_in(record.virtual_size);
-        self.digester.push_zeros(block_count.saturating_sub(self.next));
+        self.digester
+            .push_zeros(block_count.saturating_sub(self.next));
         let found = self.digester.finish();
         if found != record.digest {
             let (name, expected) = (record.name.clone(), record.digest);
-            return Err(EngineError::DigestMismatch { name, expected, found });
+            return Err(EngineError::DigestMismatch {
+                name,
+                expected,
+                found,
+            });
         }
         let zero_blocks = block_count - self.data_blocks;
-        Ok(GetReport { virtual_size: record.virtual_size, digest: found, written_bytes, zero_blocks })
+        Ok(GetReport {
+            virtual_size: record.virtual_size,
+            digest: found,
+            written_bytes,
+            zero_blocks,
+        })
     }
 }
 
@@ -401,7 +507,10 @@ fn get_stream(
     let (mut written, mut position) = (0, 0);
     let zeros = Buffer::zeroed(block_size.as_usize());
     let mut emit = |bytes: &[u8]| -> Result<(), EngineError> {
-        let write_failed = |source| EngineError::WriteTarget { name: "the output".to_owned(), source };
+        let write_failed = |source| EngineError::WriteTarget {
+            name: "the output".to_owned(),
+            source,
+        };
         let rest = usize::try_from(virtual_size - position).unwrap_or(usize::MAX);
         let bytes = bytes.get(..rest.min(bytes.len())).unwrap_or_default();
         position += bytes.len() as u64;
@@ -412,10 +521,17 @@ fn get_stream(
             task.check()?;
             let mut window = Vec::new();
             while window.len() < 8 {
-                let Some(blocks) = feeder.next_blocks(STREAM_BLOCKS / 8)? else { break };
+                let Some(blocks) = feeder.next_blocks(STREAM_BLOCKS / 8)? else {
+                    break;
+                };
                 let mut reads = plan_reads(image.session(), &blocks)?;
-                reads.iter_mut().for_each(|read| read.start(image.session()));
-                window.push(Piece { blocks: walked..feeder.next, reads });
+                reads
+                    .iter_mut()
+                    .for_each(|read| read.start(image.session()));
+                window.push(Piece {
+                    blocks: walked..feeder.next,
+                    reads,
+                });
                 walked = feeder.next;
             }
             (task.progress)(feeder.position(), Some(virtual_size));
@@ -443,7 +559,7 @@ fn get_stream(
                     next = u64::from(block.get()) + 1;
                 }
             }
-            Ok(())
+            Ok::<_, EngineError>(())
         },
     )?;
     let block_count = block_size.blocks_in(virtual_size);
@@ -451,7 +567,9 @@ fn get_stream(
         task.check()?;
         emit(&zeros)?;
     }
-    out.flush().map_err(|source| EngineError::WriteTarget { name: "the output".to_owned(), source })?;
+    out.flush().map_err(|source| EngineError::WriteTarget {
+        name: "the output".to_owned(),
+        source,
+    })?;
     feeder.finish(written.min(virtual_size))
 }
-

@@ -24,7 +24,12 @@ impl<'a> OpenImage<'a> {
     pub fn open(session: &'a Session, name: &ImageName) -> Result<Self, EngineError> {
         let record = session.image(name)?;
         let stack = LayerStack::open(session, &record.layer)?;
-        Ok(Self { session, record, stack, last: Mutex::new(None) })
+        Ok(Self {
+            session,
+            record,
+            stack,
+            last: Mutex::new(None),
+        })
     }
 
     /// Returns the image's record.
@@ -48,7 +53,9 @@ impl<'a> OpenImage<'a> {
     /// [`EngineError::OutOfImage`] if the range is not all in the image; [`EngineError::Store`] if a chunk is damaged.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), EngineError> {
         let size = self.record.virtual_size;
-        let end = offset.checked_add(buffer.len() as u64).filter(|end| *end <= size);
+        let end = offset
+            .checked_add(buffer.len() as u64)
+            .filter(|end| *end <= size);
         if end.is_none() {
             let end = offset.saturating_add(buffer.len() as u64);
             return Err(EngineError::OutOfImage { offset, end, size });
@@ -57,7 +64,8 @@ impl<'a> OpenImage<'a> {
         let (mut rest, mut offset) = (buffer, offset);
         while !rest.is_empty() {
             let block = block_size.block_at(offset);
-            let skip = usize::try_from(offset - block.byte_offset(block_size)).expect("because blocks are short");
+            let skip = usize::try_from(offset - block.byte_offset(block_size))
+                .expect("because blocks are short");
             let length = rest.len().min(block_size.as_usize() - skip);
             let (piece, after) = rest.split_at_mut(length);
             self.read_in_block(block, skip, piece)?;
@@ -66,17 +74,27 @@ impl<'a> OpenImage<'a> {
         Ok(())
     }
 
-    fn read_in_block(&self, block: BlockIndex, skip: usize, piece: &mut [u8]) -> Result<(), EngineError> {
+    fn read_in_block(
+        &self,
+        block: BlockIndex,
+        skip: usize,
+        piece: &mut [u8],
+    ) -> Result<(), EngineError> {
         let Some(id) = self.stack.chunk(block)? else {
             piece.fill(0);
             return Ok(());
         };
-        let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut last = self
+            .last
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if !matches!(&*last, Some((kept, _)) if *kept == id) {
             *last = None;
             *last = Some((id, self.session.read_chunk(&id)?));
         }
-        let chunk = last.as_ref().and_then(|(_, chunk)| chunk.get(skip..skip + piece.len()));
+        let chunk = last
+            .as_ref()
+            .and_then(|(_, chunk)| chunk.get(skip..skip + piece.len()));
         piece.copy_from_slice(chunk.expect("because a chunk fills its block"));
         Ok(())
     }

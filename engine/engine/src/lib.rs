@@ -26,8 +26,11 @@ pub use task::Task;
 pub use usage::{ImageInfo, ImageUsage, Statistics, Usage};
 pub use workers::Workers;
 
-pub use tegula_format::{BlockSize, ImageDigest, ImageName, ImageRecord, NameError, ZSTD_LEVEL_MAX, ZSTD_LEVEL_MIN};
+pub use tegula_format::{
+    BlockSize, ImageDigest, ImageName, ImageRecord, NameError, ZSTD_LEVEL_MAX, ZSTD_LEVEL_MIN,
+};
 pub use tegula_io::{Backend, BackendPreference};
 pub use tegula_store::{
-    CollectOptions, Collection, Depth, Environment, Finding, InitOptions, RepairReport, Store, StoreError, Verification,
+    CollectOptions, Collection, Depth, Environment, Finding, InitOptions, RepairReport, Store,
+    StoreError, Verification,
 };

@@ -3,7 +3,9 @@
 use crate::{BlockSource, EngineError, Source, Task, Workers};
 use std::io::{self, Read};
 use std::ops::Range;
-use tegula_format::{BlockIndex, BlockSet, BlockSize, ChunkId, ImageName, ImageRecord, ParentReference};
+use tegula_format::{
+    BlockIndex, BlockSet, BlockSize, ChunkId, ImageName, ImageRecord, ParentReference,
+};
 use tegula_io::Buffer;
 use tegula_store::{Encoded, IdTable, Ingest, LayerStack, NewImage, Session, StoreError};
 
@@ -68,13 +70,26 @@ struct Batch {
     data: Option<Buffer>,
 }
 
-pub(crate) fn put(session: &Session, workers: Workers, request: PutRequest<'_>, task: Task<'_>) -> Result<PutReport, EngineError> {
-    let PutRequest { name, source, parent, replace } = request;
+pub(crate) fn put(
+    session: &Session,
+    workers: Workers,
+    request: PutRequest<'_>,
+    task: Task<'_>,
+) -> Result<PutReport, EngineError> {
+    let PutRequest {
+        name,
+        source,
+        parent,
+        replace,
+    } = request;
     if !replace {
         refuse_taken(session, &name)?;
     }
     let parent = parent.map(|name| session.image(&name)).transpose()?;
-    let base = parent.as_ref().map(|parent| LayerStack::open(session, &parent.layer)).transpose()?;
+    let base = parent
+        .as_ref()
+        .map(|parent| LayerStack::open(session, &parent.layer))
+        .transpose()?;
     let ingest = Ingest::begin(session)?;
     let recovered_chunks = ingest.recover_abandoned()?;
     let mut map = NewMap::new(&ingest, base.as_ref());
@@ -83,7 +98,14 @@ pub(crate) fn put(session: &Session, workers: Workers, request: PutRequest<'_>, 
         Source::Stream(stream) => put_stream(&mut map, workers, stream, task)?,
     };
     task.check()?;
-    let NewMap { data, mut same, ids, read_bytes, known, .. } = map;
+    let NewMap {
+        data,
+        mut same,
+        ids,
+        read_bytes,
+        known,
+        ..
+    } = map;
     let mut zero = base.as_ref().map(LayerStack::data).unwrap_or_default();
     let block_count = session.block_size().blocks_in(virtual_size);
     zero.truncate(block_count);
@@ -92,8 +114,19 @@ pub(crate) fn put(session: &Session, workers: Workers, request: PutRequest<'_>, 
     zero.subtract(&data);
     zero.subtract(&same);
     let reused_chunks = known + same.len();
-    let parent = parent.map(|parent| ParentReference { name: parent.name, digest: parent.digest });
-    let image = NewImage { name, replace, virtual_size, parent, base: base.as_ref(), data, zero };
+    let parent = parent.map(|parent| ParentReference {
+        name: parent.name,
+        digest: parent.digest,
+    });
+    let image = NewImage {
+        name,
+        replace,
+        virtual_size,
+        parent,
+        base: base.as_ref(),
+        data,
+        zero,
+    };
     let (record, totals) = ingest.finish(image, ids)?;
     Ok(PutReport {
         record,
@@ -135,11 +168,25 @@ impl<'a, 'i> NewMap<'a, 'i> {
     fn new(ingest: &'i Ingest<'a>, base: Option<&'i LayerStack>) -> Self {
         let block_size = ingest.session().block_size();
         let (data, same, ids) = (BlockSet::new(), BlockSet::new(), ingest.id_table());
-        Self { ingest, base, block_size, data, same, ids, read_bytes: 0, known: 0 }
+        Self {
+            ingest,
+            base,
+            block_size,
+            data,
+            same,
+            ids,
+            read_bytes: 0,
+            known: 0,
+        }
     }
 
     /// Takes in what became of consecutive blocks.
-    fn take(&mut self, first: BlockIndex, bytes: u64, outcomes: Vec<Outcome>) -> Result<(), EngineError> {
+    fn take(
+        &mut self,
+        first: BlockIndex,
+        bytes: u64,
+        outcomes: Vec<Outcome>,
+    ) -> Result<(), EngineError> {
         self.read_bytes += bytes;
         for (block, outcome) in (first.get()..).map(BlockIndex::new).zip(outcomes) {
             match outcome {
@@ -172,11 +219,18 @@ struct Judge<'a, 'i> {
 impl Judge<'_, '_> {
     /// Judges every block of a buffer whose last one is padded.
     fn outcomes(&self, first: BlockIndex, data: &[u8]) -> Result<Vec<Outcome>, EngineError> {
-        let blocks = u64::from(first.get())..u64::from(first.get()) + (data.len() / self.block_size.as_usize()) as u64;
+        let blocks = u64::from(first.get())
+            ..u64::from(first.get()) + (data.len() / self.block_size.as_usize()) as u64;
         let mut base = self.base.map(|base| base.chunks_in(blocks).peekable());
         let mut outcomes = Vec::with_capacity(data.len() / self.block_size.as_usize());
-        for (block, bytes) in (first.get()..).map(BlockIndex::new).zip(data.chunks_exact(self.block_size.as_usize())) {
-            let before = match base.as_mut().and_then(|base| base.next_if(|chunk| at_or_error(chunk, block))) {
+        for (block, bytes) in (first.get()..)
+            .map(BlockIndex::new)
+            .zip(data.chunks_exact(self.block_size.as_usize()))
+        {
+            let before = match base
+                .as_mut()
+                .and_then(|base| base.next_if(|chunk| at_or_error(chunk, block)))
+            {
                 Some(chunk) => Some(chunk?.1),
                 None => None,
             };
@@ -208,15 +262,39 @@ fn at_or_error(chunk: &Result<(BlockIndex, ChunkId), StoreError>, block: BlockIn
 /// Tells whether all bytes are zero. The first look at 64 bytes decides for nearly every block that is not.
 fn is_zero(block: &[u8]) -> bool {
     let (head, rest) = block.split_at_checked(64).unwrap_or((block, &[]));
-    head.iter().all(|byte| *byte == 0) && rest.chunks(4096).all(|piece| piece.iter().fold(0, |or, byte| or | byte) == 0)
+    head.iter().all(|byte| *byte == 0)
+        && rest
+            .chunks(4096)
+            .all(|piece| piece.iter().fold(0, |or, byte| or | byte) == 0)
 }
 
-fn put_disk(map: &mut NewMap<'_, '_>, workers: Workers, disk: &dyn BlockSource, task: Task<'_>) -> Result<u64, EngineError> {
+fn put_disk(
+    map: &mut NewMap<'_, '_>,
+    workers: Workers,
+    disk: &dyn BlockSource,
+    task: Task<'_>,
+) -> Result<u64, EngineError> {
     let virtual_size = disk.bytes();
     check_size(disk.name(), virtual_size, map.block_size)?;
-    let judge = Judge { ingest: map.ingest, base: map.base, block_size: map.block_size };
-    let mut walk = DiskWalk { disk, block_size: map.block_size, virtual_size, next: 0, data: 0..0 };
-    let read_error = |offset| move |source| EngineError::ReadSource { name: disk.name().to_owned(), offset, source };
+    let judge = Judge {
+        ingest: map.ingest,
+        base: map.base,
+        block_size: map.block_size,
+    };
+    let mut walk = DiskWalk {
+        disk,
+        block_size: map.block_size,
+        virtual_size,
+        next: 0,
+        data: 0..0,
+    };
+    let read_error = |offset| {
+        move |source| EngineError::ReadSource {
+            name: disk.name().to_owned(),
+            offset,
+            source,
+        }
+    };
     workers.pipeline(
         || {
             task.check()?;
@@ -234,12 +312,21 @@ fn put_disk(map: &mut NewMap<'_, '_>, workers: Workers, disk: &dyn BlockSource, 
             let offset = batch.first.byte_offset(judge.block_size);
             let length = usize::try_from(batch.bytes).expect("because a batch is short");
             let mut buffer = Buffer::zeroed(length.next_multiple_of(judge.block_size.as_usize()));
-            let wanted = buffer.get_mut(..length).expect("because it was made that long");
-            disk.read_at(wanted, offset).map_err(|source| match source.kind() {
-                io::ErrorKind::UnexpectedEof => EngineError::SourceChanged { name: disk.name().to_owned() },
-                _ => read_error(offset)(source),
-            })?;
-            Ok::<_, EngineError>((batch.first, batch.bytes, judge.outcomes(batch.first, &buffer)?))
+            let wanted = buffer
+                .get_mut(..length)
+                .expect("because it was made that long");
+            disk.read_at(wanted, offset)
+                .map_err(|source| match source.kind() {
+                    io::ErrorKind::UnexpectedEof => EngineError::SourceChanged {
+                        name: disk.name().to_owned(),
+                    },
+                    _ => read_error(offset)(source),
+                })?;
+            Ok::<_, EngineError>((
+                batch.first,
+                batch.bytes,
+                judge.outcomes(batch.first, &buffer)?,
+            ))
         },
         |results| {
             results.into_iter().try_for_each(|result| {
@@ -283,8 +370,14 @@ impl DiskWalk<'_> {
             }
         }
         let end = self.data.end.div_ceil(block).saturating_mul(block);
-        let end = end.min(self.next + (BATCH_BYTES as u64).max(block)).min(self.virtual_size);
-        let batch = Batch { first: self.block_size.block_at(self.next), bytes: end - self.next, data: None };
+        let end = end
+            .min(self.next + (BATCH_BYTES as u64).max(block))
+            .min(self.virtual_size);
+        let batch = Batch {
+            first: self.block_size.block_at(self.next),
+            bytes: end - self.next,
+            data: None,
+        };
         self.next = end;
         Ok(Some(batch))
     }
@@ -297,7 +390,11 @@ fn put_stream(
     task: Task<'_>,
 ) -> Result<u64, EngineError> {
     const NAME: &str = "the input";
-    let judge = Judge { ingest: map.ingest, base: map.base, block_size: map.block_size };
+    let judge = Judge {
+        ingest: map.ingest,
+        base: map.base,
+        block_size: map.block_size,
+    };
     let batch_bytes = BATCH_BYTES.max(judge.block_size.as_usize());
     let (mut virtual_size, mut ended) = (0, false);
     workers.pipeline(
@@ -306,14 +403,23 @@ fn put_stream(
             while window.len() < WINDOW_BATCHES && !ended {
                 task.check()?;
                 let mut data = Buffer::zeroed(batch_bytes);
-                let bytes = read_full(stream, &mut data)
-                    .map_err(|source| EngineError::ReadSource { name: NAME.to_owned(), offset: virtual_size, source })?;
+                let bytes =
+                    read_full(stream, &mut data).map_err(|source| EngineError::ReadSource {
+                        name: NAME.to_owned(),
+                        offset: virtual_size,
+                        source,
+                    })?;
                 ended = bytes < batch_bytes;
                 if bytes > 0 {
                     check_size(NAME, virtual_size + bytes as u64, judge.block_size)?;
-                    data.as_vec_mut().truncate(bytes.next_multiple_of(judge.block_size.as_usize()));
+                    data.as_vec_mut()
+                        .truncate(bytes.next_multiple_of(judge.block_size.as_usize()));
                     let first = judge.block_size.block_at(virtual_size);
-                    window.push(Batch { first, bytes: bytes as u64, data: Some(data) });
+                    window.push(Batch {
+                        first,
+                        bytes: bytes as u64,
+                        data: Some(data),
+                    });
                     virtual_size += bytes as u64;
                 }
             }
@@ -322,7 +428,11 @@ fn put_stream(
         },
         |batch: Batch| {
             let data = batch.data.unwrap_or_default();
-            Ok::<_, EngineError>((batch.first, batch.bytes, judge.outcomes(batch.first, &data)?))
+            Ok::<_, EngineError>((
+                batch.first,
+                batch.bytes,
+                judge.outcomes(batch.first, &data)?,
+            ))
         },
         |results| {
             results.into_iter().try_for_each(|result| {
@@ -350,7 +460,12 @@ fn read_full(stream: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
 
 fn check_size(name: &str, found: u64, block_size: BlockSize) -> Result<(), EngineError> {
     match block_size.image_bytes_max() {
-        limit if found > limit => Err(EngineError::TooLarge { name: name.to_owned(), found, limit, block_size }),
+        limit if found > limit => Err(EngineError::TooLarge {
+            name: name.to_owned(),
+            found,
+            limit,
+            block_size,
+        }),
         _ => Ok(()),
     }
 }

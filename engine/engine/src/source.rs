@@ -65,8 +65,16 @@ impl RawDisk {
     pub(crate) fn open(path: &Path) -> Result<Self, EngineError> {
         let name = path.display().to_string();
         let source = RawSource::open(path)?;
-        let stamp = source.stamp().map_err(|source| EngineError::ReadSource { name: name.clone(), offset: 0, source })?;
-        Ok(Self { name, source, stamp })
+        let stamp = source.stamp().map_err(|source| EngineError::ReadSource {
+            name: name.clone(),
+            offset: 0,
+            source,
+        })?;
+        Ok(Self {
+            name,
+            source,
+            stamp,
+        })
     }
 }
 
@@ -90,8 +98,14 @@ impl BlockSource for RawDisk {
     fn check_unchanged(&self) -> Result<(), EngineError> {
         match self.source.stamp() {
             Ok(stamp) if stamp == self.stamp => Ok(()),
-            Ok(_) => Err(EngineError::SourceChanged { name: self.name.clone() }),
-            Err(source) => Err(EngineError::ReadSource { name: self.name.clone(), offset: 0, source }),
+            Ok(_) => Err(EngineError::SourceChanged {
+                name: self.name.clone(),
+            }),
+            Err(source) => Err(EngineError::ReadSource {
+                name: self.name.clone(),
+                offset: 0,
+                source,
+            }),
         }
     }
 }

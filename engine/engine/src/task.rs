@@ -18,7 +18,10 @@ static NEVER: AtomicBool = AtomicBool::new(false);
 impl Task<'_> {
     /// Returns a task that nobody watches or stops.
     pub fn unattended() -> Task<'static> {
-        Task { progress: &|_, _| {}, interrupted: &NEVER }
+        Task {
+            progress: &|_, _| {},
+            interrupted: &NEVER,
+        }
     }
 
     pub(crate) fn check(&self) -> Result<(), EngineError> {
@@ -31,6 +34,8 @@ impl Task<'_> {
 
 impl fmt::Debug for Task<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Task").field("interrupted", self.interrupted).finish_non_exhaustive()
+        f.debug_struct("Task")
+            .field("interrupted", self.interrupted)
+            .finish_non_exhaustive()
     }
 }

@@ -83,9 +83,16 @@ impl Statistics {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a ratio shown to people needs no more than 52 bits")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a ratio shown to people needs no more than 52 bits"
+)]
 fn ratio(whole: u64, part: u64) -> f64 {
-    if part == 0 { 1.0 } else { whole as f64 / part as f64 }
+    if part == 0 {
+        1.0
+    } else {
+        whole as f64 / part as f64
+    }
 }
 
 /// Computes what some images cost, seen among all.
@@ -105,10 +112,18 @@ pub(crate) fn usage(session: &Session, names: &[ImageName]) -> Result<Usage, Eng
         both.intersect_with(&once);
         again.union_with(&both);
         once.union_with(set);
-        if chosen(record) { inside.union_with(set) } else { outside.union_with(set) }
+        if chosen(record) {
+            inside.union_with(set)
+        } else {
+            outside.union_with(set)
+        }
     }
     let mut images = Vec::new();
-    for (record, set) in records.iter().zip(sets).filter(|(record, _)| chosen(record)) {
+    for (record, set) in records
+        .iter()
+        .zip(sets)
+        .filter(|(record, _)| chosen(record))
+    {
         let stored_bytes = set.stored_bytes(&mut tables)?;
         let mut exclusive = set;
         exclusive.subtract(&again);
@@ -122,7 +137,11 @@ pub(crate) fn usage(session: &Session, names: &[ImageName]) -> Result<Usage, Eng
     }
     let stored_bytes = inside.stored_bytes(&mut tables)?;
     inside.subtract(&outside);
-    Ok(Usage { images, stored_bytes, together_bytes: inside.stored_bytes(&mut tables)? })
+    Ok(Usage {
+        images,
+        stored_bytes,
+        together_bytes: inside.stored_bytes(&mut tables)?,
+    })
 }
 
 /// Returns the bytes of an image's data blocks; the last block counts as far as the image goes.
@@ -135,7 +154,11 @@ fn logical_bytes(session: &Session, record: &ImageRecord) -> Result<u64, EngineE
     }
     let last = record.block_size.block_at(record.virtual_size - 1);
     let image = OpenImage::open(session, &record.name)?;
-    Ok(if image.stack().chunk(last)?.is_some() { whole - (block_bytes - tail) } else { whole })
+    Ok(if image.stack().chunk(last)?.is_some() {
+        whole - (block_bytes - tail)
+    } else {
+        whole
+    })
 }
 
 fn live_sets(session: &Session, records: &[ImageRecord]) -> Result<Vec<LiveSet>, EngineError> {
@@ -149,9 +172,14 @@ fn live_sets(session: &Session, records: &[ImageRecord]) -> Result<Vec<LiveSet>,
 pub(crate) fn statistics(session: &Session) -> Result<Statistics, EngineError> {
     let records = session.images()?;
     let mut live = LiveSet::default();
-    live_sets(session, &records)?.iter().for_each(|set| live.union_with(set));
+    live_sets(session, &records)?
+        .iter()
+        .for_each(|set| live.union_with(set));
     let chunk_bytes = live.len() * u64::from(session.block_size().bytes());
-    let logical: Result<Vec<_>, EngineError> = records.iter().map(|record| logical_bytes(session, record)).collect();
+    let logical: Result<Vec<_>, EngineError> = records
+        .iter()
+        .map(|record| logical_bytes(session, record))
+        .collect();
     let files = session.file_bytes()?;
     Ok(Statistics {
         images: records.len() as u64,
@@ -171,7 +199,13 @@ pub(crate) fn info(session: &Session, name: &ImageName) -> Result<ImageInfo, Eng
     let image = OpenImage::open(session, name)?;
     let usage = usage(session, std::slice::from_ref(name))?.images;
     let usage = usage.into_iter().next().ok_or_else(|| {
-        EngineError::Store(tegula_store::StoreError::ImageNotFound { name: name.as_str().to_owned() })
+        EngineError::Store(tegula_store::StoreError::ImageNotFound {
+            name: name.as_str().to_owned(),
+        })
     })?;
-    Ok(ImageInfo { record, layers: image.stack().layers().len(), usage })
+    Ok(ImageInfo {
+        record,
+        layers: image.stack().layers().len(),
+        usage,
+    })
 }

@@ -14,9 +14,13 @@ pub enum Workers {
 
 impl Workers {
     /// Returns what `work` makes of each item, in order.
-    pub(crate) fn map<T: Send, R: Send>(self, items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
+    pub(crate) fn map<T: Send, R: Send>(
+        self,
+        items: Vec<T>,
+        work: impl Fn(T) -> R + Sync,
+    ) -> Vec<R> {
         match self {
-            Self::Pool => items.into_par_iter().with_max_len(1).map(work).collect(),
+            Self::Pool => items.into_par_iter().with_max_len(1).map(&work).collect(),
             Self::Inline => items.into_iter().map(work).collect(),
         }
     }
@@ -55,7 +59,11 @@ impl Workers {
                 || next.map(|items| self.map(items, &work)),
                 || {
                     let taken = done.map_or(Ok(()), &mut take);
-                    let fed = if more && taken.is_ok() { feed() } else { Ok(None) };
+                    let fed = if more && taken.is_ok() {
+                        feed()
+                    } else {
+                        Ok(None)
+                    };
                     (taken, fed)
                 },
             );
@@ -70,7 +78,11 @@ impl Workers {
 mod tests {
     use super::*;
 
-    fn squares(workers: Workers, windows: u64, fail_at: Option<u64>) -> Result<Vec<u64>, &'static str> {
+    fn squares(
+        workers: Workers,
+        windows: u64,
+        fail_at: Option<u64>,
+    ) -> Result<Vec<u64>, &'static str> {
         let (mut next, mut taken) = (0, Vec::new());
         workers.pipeline(
             || {
@@ -102,7 +114,10 @@ mod tests {
     #[test]
     fn an_error_while_feeding_ends_the_pipeline() {
         for fail_at in 1..4 {
-            assert_eq!(squares(Workers::Pool, 5, Some(fail_at)), Err("feeding failed"));
+            assert_eq!(
+                squares(Workers::Pool, 5, Some(fail_at)),
+                Err("feeding failed")
+            );
         }
     }
 }

@@ -301,6 +301,10 @@ impl NewFile for GrowingFile {
         Ok(())
     }
 
+    fn flush(&mut self) -> io::Result<()> {
+        self.attempt(|_| Ok(()))
+    }
+
     fn sync(&mut self) -> io::Result<()> {
         self.attempt(|this| Ok(rustix::fs::fdatasync(&this.file)?))
     }
