@@ -1,1 +1,36 @@
-//! What a user of images does: put, get, diff, accounting, repair.
+//! What a user of images does: put them in, get them out, compare them, see what they cost.
+//!
+//! [`Engine`] is the facade: plain, blocking calls on a store in a directory. Inside, a pipeline reads, hashes and
+//! compresses (or reads, decompresses and verifies) on all cores with bounded memory, and one thread writes in order.
+//! How chunks, layers and records are kept is [`tegula_store`]'s business; which bytes they are, [`tegula_format`]'s.
+
+mod diff;
+mod engine;
+mod error;
+mod get;
+mod image;
+mod put;
+mod source;
+mod task;
+mod usage;
+mod workers;
+
+pub use diff::{Diff, Extent, ExtentKind};
+pub use engine::Engine;
+pub use error::EngineError;
+pub use get::{Destination, GetReport};
+pub use image::OpenImage;
+pub use put::{PutReport, PutRequest};
+pub use source::{BlockSource, Source};
+pub use task::Task;
+pub use usage::{ImageInfo, ImageUsage, Statistics, Usage};
+pub use workers::Workers;
+
+pub use tegula_format::{
+    BlockSize, ImageDigest, ImageName, ImageRecord, NameError, ZSTD_LEVEL_MAX, ZSTD_LEVEL_MIN,
+};
+pub use tegula_io::{Backend, BackendPreference};
+pub use tegula_store::{
+    CollectOptions, Collection, Depth, Environment, Finding, InitOptions, RepairReport, Store,
+    StoreError, Verification,
+};

@@ -2,7 +2,7 @@
 
 use crate::envelope::{self, Kind};
 use crate::image_record::checked_size;
-use crate::{BlockSet, BlockSize, ChunkId, Corruption, Hex, Structure};
+use crate::{BlockSet, BlockSize, ChunkId, Corruption, Hex, IngestId, Structure};
 use std::fmt;
 
 const KIND: Kind = Kind {
@@ -54,6 +54,7 @@ impl fmt::Debug for LayerId {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 struct Body {
+    ingest: [u8; 16],
     block_size_log2: u8,
     virtual_size: u64,
     parent: Option<[u8; 32]>,
@@ -71,6 +72,8 @@ struct Body {
 /// What a layer is, before its parts are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LayerSummary {
+    /// The ingest that wrote it: what an unfinished one has written is known by it.
+    pub ingest: IngestId,
     /// The size of its blocks.
     pub block_size: BlockSize,
     /// The length of the image it maps, in bytes.
@@ -186,6 +189,7 @@ fn checked_summary(body: &Body) -> Result<LayerSummary, Corruption> {
         );
     }
     Ok(LayerSummary {
+        ingest: IngestId::from_bytes(body.ingest),
         block_size,
         virtual_size: body.virtual_size,
         parent: body.parent.map(LayerId),
@@ -202,6 +206,9 @@ fn id_of(head: &[u8]) -> LayerId {
 /// The parts a layer file is made of.
 #[derive(Debug, Clone, Copy)]
 pub struct LayerParts<'a> {
+    /// The ingest that writes it. Makes every layer file another one, so that a layer about to be removed is never
+    /// the one that somebody has just written.
+    pub ingest: IngestId,
     /// The size of its blocks.
     pub block_size: BlockSize,
     /// The length of the image it maps, in bytes.
@@ -217,7 +224,7 @@ pub struct LayerParts<'a> {
 }
 
 impl LayerParts<'_> {
-    /// Returns the layer's identity and the bytes of its file.
+    /// Returns the layer's identity and what stands in its file before the id table.
     ///
     /// # Panics
     /// If the parts do not fit each other.
@@ -239,6 +246,7 @@ impl LayerParts<'_> {
             .flat_map(|page| crc32fast::hash(page).to_le_bytes())
             .collect();
         let body = Body {
+            ingest: *self.ingest.as_bytes(),
             block_size_log2: self.block_size.log2(),
             virtual_size: self.virtual_size,
             parent: self.parent.map(|(id, _)| id.0),
@@ -254,10 +262,7 @@ impl LayerParts<'_> {
         };
         checked_summary(&body).expect("because the parts of a layer fit each other");
         let head = envelope::encode(KIND, &body);
-        (
-            id_of(&head),
-            [&head, &data, &zero, &pages, self.ids].concat(),
-        )
+        (id_of(&head), [head, data, zero, pages].concat())
     }
 }
 
@@ -439,22 +444,28 @@ mod tests {
     use super::*;
     use crate::BlockIndex;
 
+    fn whole(parts: LayerParts<'_>) -> (LayerId, Vec<u8>) {
+        let (id, head) = parts.encode();
+        (id, [&head, parts.ids].concat())
+    }
+
     fn layer(parent: Option<(LayerId, u32)>) -> (LayerId, Vec<u8>) {
+        let ingest = IngestId::from_bytes([8; 16]);
         let data: BlockSet = [0, 3, 4].map(BlockIndex::new).into_iter().collect();
         let zero: BlockSet = parent.iter().map(|_| BlockIndex::new(7)).collect();
         let ids: Vec<u8> = (0..3u8)
             .flat_map(|n| *ChunkId::of(&[n]).as_bytes())
             .collect();
         let (block_size, virtual_size) = (BlockSize::MIN, 4096 * 9 - 5);
-        LayerParts {
+        whole(LayerParts {
+            ingest,
             block_size,
             virtual_size,
             parent,
             data: &data,
             zero: &zero,
             ids: &ids,
-        }
-        .encode()
+        })
     }
 
     fn read(bytes: &[u8]) -> Result<(LayerHeader, Option<ChunkId>), Corruption> {
@@ -503,16 +514,15 @@ mod tests {
         let ids: Vec<u8> = (0..5000u32)
             .flat_map(|n| *ChunkId::of(&n.to_le_bytes()).as_bytes())
             .collect();
-        let (block_size, zero) = (BlockSize::MIN, BlockSet::new());
-        let parts = LayerParts {
-            block_size,
+        let (_, mut bytes) = whole(LayerParts {
+            ingest: IngestId::from_bytes([8; 16]),
+            block_size: BlockSize::MIN,
             virtual_size: 5000 << 12,
             parent: None,
             data: &data,
-            zero: &zero,
+            zero: &BlockSet::new(),
             ids: &ids,
-        };
-        let (_, mut bytes) = parts.encode();
+        });
         let last = bytes.len() - 1;
         bytes[last] ^= 1;
         let header = LayerHeader::decode(&bytes, bytes.len() as u64).unwrap();

@@ -40,7 +40,8 @@ pub use place::{Place, SegmentNumber, Slot};
 pub use quarantine::QuarantineList;
 pub use record::{Codec, RECORD_HEADER_BYTES, RecordHeader, encode_record};
 pub use run::{
-    FILTER_BLOCK_BYTES, Filter, RUN_ROW_BYTES, RunHeader, RunRow, RunSections, encode_run,
+    FILTER_BLOCK_BYTES, Filter, RUN_ROW_BYTES, RunBuilder, RunHeader, RunRow, RunSections,
+    encode_run,
 };
 pub use segment::{
     IngestId, SEGMENT_DATA_START, SEGMENT_SLOTS_MAX, SEGMENT_TRAILER_BYTES, SegmentHeader,

@@ -3,7 +3,7 @@
 //! Runs are derived from the segments' tables of contents and can always be made again.
 
 use crate::envelope::{self, Kind};
-use crate::{ChunkId, Corruption, Place, SegmentNumber, Slot, Structure};
+use crate::{ChunkId, Corruption, Place, RECORD_HEADER_BYTES, SegmentNumber, Slot, Structure};
 use roaring::RoaringBitmap;
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -44,11 +44,27 @@ struct RawRow {
     offset: U32,
     stored_length: U32,
     slot: U16,
-    codec: u8,
-    bases: u8,
+    reserved: U16,
 }
 
 impl RunRow {
+    /// Returns the row's bytes.
+    pub fn encode(&self) -> [u8; RUN_ROW_BYTES] {
+        zerocopy::transmute!(RawRow {
+            id: *self.id.as_bytes(),
+            segment: U32::new(self.place.segment.get()),
+            offset: U32::new(self.offset),
+            stored_length: U32::new(self.stored_length),
+            slot: U16::new(self.place.slot.get()),
+            reserved: U16::ZERO,
+        })
+    }
+
+    /// Returns the bytes of the chunk's whole record.
+    pub fn record_bytes(&self) -> usize {
+        RECORD_HEADER_BYTES + self.stored_length as usize
+    }
+
     fn from_raw(raw: &RawRow) -> Self {
         Self {
             id: ChunkId::from_bytes(raw.id),
@@ -285,49 +301,81 @@ fn check_crc(bytes: &[u8], stored: u32) -> Result<(), Corruption> {
     }
 }
 
+/// Makes a run in two passes over its rows, so that it never stands in memory: first every row is pushed, then
+/// [`Self::head`] and the rows' own bytes, in the same order, make the file.
+#[derive(Debug)]
+pub struct RunBuilder {
+    segments: RoaringBitmap,
+    filter: Filter,
+    rows: u64,
+    rows_crc: crc32fast::Hasher,
+    last: Option<RunRow>,
+}
+
+impl RunBuilder {
+    /// Begins a run that lists the chunks of exactly `segments`, at most `rows_max` of them.
+    pub fn new(rows_max: u64, segments: impl IntoIterator<Item = SegmentNumber>) -> Self {
+        let mut segments: RoaringBitmap = segments.into_iter().map(SegmentNumber::get).collect();
+        segments.optimize();
+        let filter = Filter::for_rows(rows_max);
+        Self {
+            segments,
+            filter,
+            rows: 0,
+            rows_crc: crc32fast::Hasher::new(),
+            last: None,
+        }
+    }
+
+    /// Counts the next row.
+    ///
+    /// # Panics
+    /// If it does not come after the one before.
+    pub fn push(&mut self, row: &RunRow) {
+        assert!(
+            self.last.is_none_or(|last| last < *row),
+            "rows are sorted and distinct"
+        );
+        self.last = Some(*row);
+        self.filter.insert(&row.id);
+        self.rows_crc.update(&row.encode());
+        self.rows += 1;
+    }
+
+    /// Returns what stands in the file before the rows.
+    pub fn head(self) -> Vec<u8> {
+        let mut segment_bytes = Vec::new();
+        self.segments
+            .serialize_into(&mut segment_bytes)
+            .expect("because writing to a Vec does not fail");
+        let body = Body {
+            rows: self.rows,
+            segments_length: u32::try_from(segment_bytes.len())
+                .expect("because segments are far fewer"),
+            segments_crc: crc32fast::hash(&segment_bytes),
+            filter_blocks: self.filter.blocks(),
+            filter_crc: crc32fast::hash(&self.filter.bytes),
+            rows_crc: self.rows_crc.finalize(),
+        };
+        [
+            envelope::encode(KIND, &body),
+            segment_bytes,
+            self.filter.bytes,
+        ]
+        .concat()
+    }
+}
+
 /// Returns the bytes of a run over `rows`, which must be sorted, listing the chunks of exactly `segments`.
 ///
 /// # Panics
 /// If the rows are not in strictly ascending order.
 pub fn encode_run(rows: &[RunRow], segments: impl IntoIterator<Item = SegmentNumber>) -> Vec<u8> {
-    assert!(
-        rows.is_sorted_by(|a, b| a < b),
-        "rows are sorted and distinct"
-    );
-    let mut filter = Filter::for_rows(rows.len() as u64);
-    let mut row_bytes = Vec::with_capacity(rows.len() * RUN_ROW_BYTES);
-    for row in rows {
-        filter.insert(&row.id);
-        let raw = RawRow {
-            id: *row.id.as_bytes(),
-            segment: U32::new(row.place.segment.get()),
-            offset: U32::new(row.offset),
-            stored_length: U32::new(row.stored_length),
-            slot: U16::new(row.place.slot.get()),
-            codec: 0,
-            bases: 0,
-        };
-        row_bytes.extend_from_slice(raw.as_bytes());
-    }
-    let mut segment_bytes = Vec::new();
-    let mut set: RoaringBitmap = segments.into_iter().map(SegmentNumber::get).collect();
-    set.optimize();
-    set.serialize_into(&mut segment_bytes)
-        .expect("because writing to a Vec does not fail");
-    let body = Body {
-        rows: rows.len() as u64,
-        segments_length: u32::try_from(segment_bytes.len())
-            .expect("because a set of u32 fits 4 GiB"),
-        segments_crc: crc32fast::hash(&segment_bytes),
-        filter_blocks: filter.blocks(),
-        filter_crc: crc32fast::hash(&filter.bytes),
-        rows_crc: crc32fast::hash(&row_bytes),
-    };
-    let mut bytes = envelope::encode(KIND, &body);
-    bytes.reserve_exact(segment_bytes.len() + filter.bytes.len() + row_bytes.len());
-    bytes.extend_from_slice(&segment_bytes);
-    bytes.extend_from_slice(&filter.bytes);
-    bytes.extend_from_slice(&row_bytes);
+    let mut builder = RunBuilder::new(rows.len() as u64, segments);
+    rows.iter().for_each(|row| builder.push(row));
+    let mut bytes = builder.head();
+    rows.iter()
+        .for_each(|row| bytes.extend_from_slice(&row.encode()));
     bytes
 }
 

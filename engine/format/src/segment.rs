@@ -38,6 +38,11 @@ impl IngestId {
         Self(bytes)
     }
 
+    /// Returns the 16 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
     /// Reads the hexadecimal form.
     pub fn parse(text: &str) -> Option<Self> {
         Hex::parse(text).map(Self)

@@ -8,14 +8,29 @@
 
 mod buffer;
 mod clock;
+pub mod conformance;
+mod directory;
+mod disk_file;
+mod files;
+mod memory;
+mod open;
 mod pending;
 mod random;
+mod source;
 mod storage;
+mod target;
+mod tree;
 
 pub use buffer::Buffer;
 pub use clock::{Clock, SystemClock};
+pub use disk_file::FileKind;
+pub use files::FileStorage;
+pub use memory::MemoryStorage;
+pub use open::{BackendPreference, open_storage};
 pub use pending::{Pending, Promise};
 pub use random::{OsRandom, Random, SeededRandom};
+pub use source::{RawSource, SourceError, Stamp};
 pub use storage::{
     Backend, Entry, Existing, Lock, LockMode, Mapped, NewFile, Storage, StorePath, StoredFile,
 };
+pub use target::{TargetError, TargetFile};

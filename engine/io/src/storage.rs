@@ -219,6 +219,12 @@ pub trait NewFile: fmt::Debug + Send {
     /// Whatever went wrong with this or an earlier append. After an error every later call fails.
     fn append(&mut self, bytes: Buffer) -> io::Result<()>;
 
+    /// Waits for all appends, so that whoever opens the file sees their bytes. Makes nothing durable.
+    ///
+    /// # Errors
+    /// As for [`Self::append`].
+    fn flush(&mut self) -> io::Result<()>;
+
     /// Waits for all appends and makes the bytes durable.
     ///
     /// # Errors

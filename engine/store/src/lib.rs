@@ -1,1 +1,41 @@
-//! Chunks, segments, index, layers, image records, garbage collection.
+//! The chunk store: chunks in segments, the index that finds them, layers, image records, and their collection.
+//!
+//! Everything here goes through [`tegula_io::Storage`]; nothing knows a disk format or a user's command. The order in
+//! which things become durable is written in `format-spec/SPEC.md` §12, who may do what at the same time in §13.
+//!
+//! A [`Store`] is opened once. Work happens in a [`Session`], which keeps garbage collection from removing what the
+//! session can see; writing new chunks happens in an [`Ingest`] within a session.
+
+mod codec;
+mod collect;
+mod environment;
+mod error;
+mod files;
+mod images;
+mod index;
+mod ingest;
+mod layer;
+mod mark;
+mod paths;
+mod recover;
+mod repair;
+mod segment;
+mod session;
+mod stack;
+mod store;
+mod verify;
+
+pub use codec::{ChunkDamage, Encoded, compress, decode_record};
+pub use collect::{CollectOptions, Collection};
+pub use environment::Environment;
+pub use error::StoreError;
+pub use index::{Index, RUNS_MAX};
+pub use ingest::{Ingest, IngestTotals, NewImage};
+pub use layer::{IdTable, Layer};
+pub use mark::{LiveSet, SegmentTables};
+pub use repair::{RepairReport, Repairs};
+pub use segment::{SEGMENT_TARGET_BYTES, SegmentTable};
+pub use session::{FileBytes, Session};
+pub use stack::{LayerStack, STACK_DEPTH_MAX, StackParts};
+pub use store::{InitOptions, Store};
+pub use verify::{Depth, Finding, Verification};

@@ -1,0 +1,137 @@
+//! What differs between two images.
+
+use crate::{EngineError, OpenImage};
+use tegula_format::{BlockIndex, Blocks, ChunkId};
+use tegula_store::StoreError;
+
+/// Runs of candidate blocks with a smaller gap between them are looked at in one go.
+const GAP_BLOCKS: u64 = 256;
+
+/// What a range of the newer image holds, where it differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExtentKind {
+    /// Bytes.
+    Data,
+    /// Zeros, where the base has bytes.
+    Zero,
+}
+
+/// A range in which two images differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// Where it begins, in bytes.
+    pub offset: u64,
+    /// Its length in bytes.
+    pub length: u64,
+    /// What the newer image holds there.
+    pub kind: ExtentKind,
+}
+
+/// What turns one image into another: its length, then these extents. Ascending, none touching another of its kind,
+/// none past the newer image's end. What the newer image has past the base's end and no extent names reads as zeros.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diff {
+    /// The base's length in bytes.
+    pub base_size: u64,
+    /// The newer image's length in bytes.
+    pub size: u64,
+    /// Where they differ.
+    pub extents: Vec<Extent>,
+}
+
+impl Diff {
+    /// Returns how many bytes all extents have together.
+    pub fn changed_bytes(&self) -> u64 {
+        self.extents.iter().map(|extent| extent.length).sum()
+    }
+}
+
+type Chunk = Result<(BlockIndex, ChunkId), StoreError>;
+
+/// Compares two images, related or not. Reads no chunk: related images cost what their own layers hold, unrelated
+/// ones a look at every id.
+pub(crate) fn diff(base: &OpenImage<'_>, image: &OpenImage<'_>) -> Result<Diff, EngineError> {
+    let candidates = base.stack().may_differ(image.stack());
+    let mut extents = Extents {
+        image,
+        list: Vec::new(),
+    };
+    for run in joined(candidates.runs()) {
+        let mut ours = image.stack().chunks_in(run.clone()).peekable();
+        let mut theirs = base.stack().chunks_in(run).peekable();
+        loop {
+            let next = [block_of(ours.peek()), block_of(theirs.peek())]
+                .into_iter()
+                .flatten()
+                .min();
+            let Some(block) = next else { break };
+            let our = ours
+                .next_if(|chunk| block_of(Some(chunk)) == Some(block))
+                .transpose()?;
+            let their = theirs
+                .next_if(|chunk| block_of(Some(chunk)) == Some(block))
+                .transpose()?;
+            match (our, their) {
+                (Some((_, our)), Some((_, their))) if our == their => {}
+                (Some(_), _) => extents.push(block, ExtentKind::Data),
+                (None, _) => extents.push(block, ExtentKind::Zero),
+            }
+        }
+    }
+    let (base_size, size) = (base.record().virtual_size, image.record().virtual_size);
+    Ok(Diff {
+        base_size,
+        size,
+        extents: extents.list,
+    })
+}
+
+/// A damaged page has no block; it sorts first, so that its error comes out.
+fn block_of(chunk: Option<&Chunk>) -> Option<BlockIndex> {
+    chunk.map(|chunk| {
+        chunk
+            .as_ref()
+            .map_or(BlockIndex::new(0), |(block, _)| *block)
+    })
+}
+
+/// Joins runs with small gaps: walking over a gap costs less than beginning anew.
+fn joined(runs: impl Iterator<Item = Blocks>) -> impl Iterator<Item = Blocks> {
+    let mut runs = runs.peekable();
+    std::iter::from_fn(move || {
+        let mut run = runs.next()?;
+        while let Some(near) = runs.next_if(|next| next.start - run.end <= GAP_BLOCKS) {
+            run.end = near.end;
+        }
+        Some(run)
+    })
+}
+
+struct Extents<'a> {
+    image: &'a OpenImage<'a>,
+    list: Vec<Extent>,
+}
+
+impl Extents<'_> {
+    /// Adds a block; what lies past the image's end is clipped away.
+    fn push(&mut self, block: BlockIndex, kind: ExtentKind) {
+        let record = self.image.record();
+        let offset = block.byte_offset(record.block_size);
+        let end = record
+            .virtual_size
+            .min(offset + u64::from(record.block_size.bytes()));
+        if offset >= end {
+            return;
+        }
+        match self.list.last_mut() {
+            Some(last) if last.kind == kind && last.offset + last.length == offset => {
+                last.length += end - offset
+            }
+            _ => self.list.push(Extent {
+                offset,
+                length: end - offset,
+                kind,
+            }),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What can go wrong with images.
+
+use std::io;
+use std::path::PathBuf;
+use tegula_format::{BlockSize, ImageDigest, ImageName};
+use tegula_io::{SourceError, TargetError};
+use tegula_store::StoreError;
+
+/// An error of the engine. Each variant is a decision its caller can make.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The store says no, or is damaged.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store's directory cannot be used.
+    #[error("cannot open {}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The source cannot be a disk.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The source could not be read.
+    #[error("cannot read {name} at byte {offset}")]
+    ReadSource {
+        /// The source.
+        name: String,
+        /// Where.
+        offset: u64,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The source did not stay as it was while it was read, so what was read is no state it ever had.
+    #[error("{name} was changed while it was read")]
+    SourceChanged {
+        /// The source.
+        name: String,
+    },
+    /// The image is larger than blocks of this size can map.
+    #[error("{name} has {found} bytes; with blocks of {block_size} an image has at most {limit}")]
+    TooLarge {
+        /// The source.
+        name: String,
+        /// Its length.
+        found: u64,
+        /// The longest there can be.
+        limit: u64,
+        /// The store's block size.
+        block_size: BlockSize,
+    },
+    /// The destination cannot be written to as a disk.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The destination exists, and nothing was said about replacing it.
+    #[error("{} exists", path.display())]
+    DestinationExists {
+        /// The destination.
+        path: PathBuf,
+    },
+    /// The destination is a block device, and nothing was said about overwriting it.
+    #[error("{} is a block device", path.display())]
+    DestinationIsDevice {
+        /// The destination.
+        path: PathBuf,
+    },
+    /// The destination's device is too small.
+    #[error("{} has {found} bytes, the image {needed}", path.display())]
+    DestinationTooSmall {
+        /// The destination.
+        path: PathBuf,
+        /// Its length.
+        found: u64,
+        /// The image's.
+        needed: u64,
+    },
+    /// The destination could not be written.
+    #[error("cannot write {name}")]
+    WriteTarget {
+        /// The destination.
+        name: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The blocks that were read do not make up the image that was asked for.
+    #[error("image {name:?} has digest {expected}, its blocks give {found}")]
+    DigestMismatch {
+        /// The image.
+        name: ImageName,
+        /// The digest in its record.
+        expected: ImageDigest,
+        /// The digest of its blocks.
+        found: ImageDigest,
+    },
+    /// A range reaches past the end of the image.
+    #[error("bytes {offset} to {end} are not all in an image of {size} bytes")]
+    OutOfImage {
+        /// Where the range begins.
+        offset: u64,
+        /// Where it ends.
+        end: u64,
+        /// The image's length.
+        size: u64,
+    },
+    /// The caller asked to stop. Nothing was published.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl EngineError {
+    /// Tells whether the store's content is damaged.
+    pub fn is_corruption(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_corruption(),
+            Self::DigestMismatch { .. } => true,
+            _ => false,
+        }
+    }
+}

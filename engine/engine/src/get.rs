@@ -1,0 +1,575 @@
+//! Getting an image out: resolve, sort by place, read ahead in long reads, verify on all cores, write (design 4.4).
+
+use crate::{EngineError, OpenImage, Task, Workers};
+use std::collections::HashMap;
+use std::fmt;
+use std::io::{self, Write};
+use std::path::Path;
+use tegula_format::{
+    BlockIndex, BlockSet, BlockSize, Blocks, ChunkId, ImageDigest, ImageDigester, RunRow,
+};
+use tegula_io::{Buffer, Existing, Pending, TargetFile};
+use tegula_store::{ChunkDamage, Session, StoreError, decode_record};
+
+/// Blocks that are resolved and sorted together; bounds the memory of a get whatever the image's length.
+const WINDOW_BLOCKS: usize = 8192;
+
+/// Longest read of a segment.
+const READ_BYTES: usize = 1 << 20;
+
+/// Unneeded bytes between two records that are read along rather than skipped.
+const GAP_BYTES: u64 = 64 << 10;
+
+/// Reads in a window of the pipeline: what is read ahead while another window is decoded.
+const WINDOW_READS: usize = 16;
+
+/// Blocks that are decoded together when they are written in order.
+const STREAM_BLOCKS: usize = 256;
+
+/// Where an image goes.
+pub enum Destination<'a> {
+    /// A new file, which appears under its name when it is complete and durable.
+    File {
+        /// Its path.
+        path: &'a Path,
+        /// Whether it may take the place of a file, or overwrite a block device.
+        force: bool,
+    },
+    /// An existing file or block device, of which only the blocks that differ are written.
+    InPlace {
+        /// Its path.
+        path: &'a Path,
+    },
+    /// Bytes in order.
+    Stream(&'a mut (dyn Write + Send)),
+}
+
+impl fmt::Debug for Destination<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, force } => f
+                .debug_struct("File")
+                .field("path", path)
+                .field("force", force)
+                .finish(),
+            Self::InPlace { path } => f.debug_struct("InPlace").field("path", path).finish(),
+            Self::Stream(_) => f.write_str("Stream"),
+        }
+    }
+}
+
+/// What a get did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GetReport {
+    /// The image's length in bytes.
+    pub virtual_size: u64,
+    /// Its digest, of the blocks that were read and verified.
+    pub digest: ImageDigest,
+    /// Bytes of data written; in place, those that differed.
+    pub written_bytes: u64,
+    /// Blocks that read as zeros.
+    pub zero_blocks: u64,
+}
+
+pub(crate) fn get(
+    image: &OpenImage<'_>,
+    workers: Workers,
+    destination: Destination<'_>,
+    task: Task<'_>,
+) -> Result<GetReport, EngineError> {
+    match destination {
+        Destination::Stream(out) => get_stream(image, workers, out, task),
+        Destination::InPlace { path } => get_in_place(image, workers, path, task),
+        Destination::File { path, force } => get_file(image, workers, path, force, task),
+    }
+}
+
+fn get_file(
+    image: &OpenImage<'_>,
+    workers: Workers,
+    path: &Path,
+    force: bool,
+    task: Task<'_>,
+) -> Result<GetReport, EngineError> {
+    let device = std::fs::metadata(path).is_ok_and(|metadata| is_block_device(&metadata));
+    if device {
+        return match force {
+            true => get_in_place(image, workers, path, task),
+            false => Err(EngineError::DestinationIsDevice {
+                path: path.to_owned(),
+            }),
+        };
+    }
+    if !force && path.symlink_metadata().is_ok() {
+        return Err(EngineError::DestinationExists {
+            path: path.to_owned(),
+        });
+    }
+    let failed = |source| write_error(path)(source);
+    let target = TargetFile::create_beside(path)?;
+    target
+        .set_len(image.record().virtual_size)
+        .map_err(failed)?;
+    let data = image.stack().data();
+    let report = write_blocks(image, workers, &target, &data, task)?;
+    let existing = if force {
+        Existing::Replace
+    } else {
+        Existing::Refuse
+    };
+    target
+        .publish(existing)
+        .map_err(|source| match source.kind() {
+            io::ErrorKind::AlreadyExists => EngineError::DestinationExists {
+                path: path.to_owned(),
+            },
+            _ => write_error(path)(source),
+        })?;
+    Ok(report)
+}
+
+fn is_block_device(metadata: &std::fs::Metadata) -> bool {
+    std::os::unix::fs::FileTypeExt::is_block_device(&metadata.file_type())
+}
+
+fn write_error(path: &Path) -> impl FnOnce(io::Error) -> EngineError {
+    let name = path.display().to_string();
+    move |source| EngineError::WriteTarget { name, source }
+}
+
+/// Makes an existing file or device hold the image: what holds the right bytes already is left alone.
+fn get_in_place(
+    image: &OpenImage<'_>,
+    workers: Workers,
+    path: &Path,
+    task: Task<'_>,
+) -> Result<GetReport, EngineError> {
+    let target = TargetFile::open_in_place(path)?;
+    let virtual_size = image.record().virtual_size;
+    let found = target.bytes().map_err(write_error(path))?;
+    if target.is_block_device() {
+        if found < virtual_size {
+            let (path, needed) = (path.to_owned(), virtual_size);
+            return Err(EngineError::DestinationTooSmall {
+                path,
+                found,
+                needed,
+            });
+        }
+    } else {
+        target.set_len(virtual_size).map_err(write_error(path))?;
+    }
+    let zeroed = zero_what_is_not(image, &target).map_err(write_error(path))?;
+    let differing = differing_blocks(image, workers, &target, found, task)?;
+    let mut report = write_blocks(image, workers, &target, &differing, task)?;
+    report.written_bytes += zeroed;
+    target.sync().map_err(write_error(path))?;
+    Ok(report)
+}
+
+/// Zeroes every block of the target that the image reads as zeros and that is not zero. Returns the bytes zeroed.
+fn zero_what_is_not(image: &OpenImage<'_>, target: &TargetFile) -> io::Result<u64> {
+    let (block_size, virtual_size) = (image.record().block_size, image.record().virtual_size);
+    let data = image.stack().data();
+    let mut buffer = Buffer::zeroed(block_size.as_usize());
+    let (mut zeroed, mut next) = (0, 0);
+    while let Some(range) = target
+        .next_data(next)?
+        .filter(|range| range.start < virtual_size)
+    {
+        let end = range.end.min(virtual_size);
+        let first = block_size.block_at(range.start).get();
+        let last = block_size.block_at(end.max(range.start + 1) - 1).get();
+        for block in (first..=last)
+            .map(BlockIndex::new)
+            .filter(|block| !data.contains(*block))
+        {
+            let offset = block.byte_offset(block_size);
+            let length = (virtual_size - offset).min(u64::from(block_size.bytes()));
+            let bytes =
+                buffer.get_mut(..usize::try_from(length).expect("because blocks are short"));
+            let bytes = bytes.expect("because it is no longer than a block");
+            target.read_at(bytes, offset)?;
+            if bytes.iter().any(|byte| *byte != 0) {
+                target.zero_range(offset, length)?;
+                zeroed += length;
+            }
+        }
+        next = (u64::from(last) + 1) << block_size.log2();
+    }
+    Ok(zeroed)
+}
+
+/// Returns the data blocks of the image that the target does not hold, by hashing what it holds: the store is not read.
+fn differing_blocks(
+    image: &OpenImage<'_>,
+    workers: Workers,
+    target: &TargetFile,
+    target_bytes: u64,
+    task: Task<'_>,
+) -> Result<BlockSet, EngineError> {
+    let (block_size, virtual_size) = (image.record().block_size, image.record().virtual_size);
+    let mut differing = BlockSet::new();
+    let mut chunks = image.stack().chunks();
+    workers.pipeline(
+        || {
+            task.check()?;
+            let window: Result<Vec<_>, _> = chunks.by_ref().take(1024).collect();
+            let window = window?;
+            Ok::<_, EngineError>((!window.is_empty()).then_some(window))
+        },
+        |(block, id)| {
+            let offset = block.byte_offset(block_size);
+            let length =
+                usize::try_from((virtual_size - offset).min(u64::from(block_size.bytes())));
+            let mut bytes = Buffer::zeroed(block_size.as_usize());
+            let wanted = bytes.get_mut(..length.expect("because blocks are short"));
+            let same = offset < target_bytes
+                && target
+                    .read_at(
+                        wanted.expect("because it is no longer than a block"),
+                        offset,
+                    )
+                    .is_ok()
+                && ChunkId::of(&bytes) == id;
+            (block, same)
+        },
+        |results| {
+            results
+                .into_iter()
+                .filter(|(_, same)| !same)
+                .for_each(|(block, _)| differing.push(block));
+            Ok(())
+        },
+    )?;
+    Ok(differing)
+}
+
+/// A read of a segment and the blocks that its records fill.
+#[derive(Debug)]
+struct Read {
+    /// The records, ascending and close together.
+    rows: Vec<(RunRow, Vec<BlockIndex>)>,
+    bytes: Option<Pending<Buffer>>,
+}
+
+impl Read {
+    fn first(&self) -> &RunRow {
+        &self
+            .rows
+            .first()
+            .expect("because a read has at least one record")
+            .0
+    }
+
+    fn length(&self) -> usize {
+        let last = &self
+            .rows
+            .last()
+            .expect("because a read has at least one record")
+            .0;
+        (last.offset - self.first().offset) as usize + last.record_bytes()
+    }
+
+    /// Begins the read; where the storage can, it goes on behind the caller's back.
+    fn start(&mut self, session: &Session) {
+        // If the segment cannot be opened, each of its chunks is tried by itself, which gives the error or heals it.
+        self.bytes = session.read_segment(self.first(), self.length()).ok();
+    }
+
+    /// Waits for the bytes, and returns each record's verified block. What is not as the index says is read again by
+    /// the segments' own tables before it is given up.
+    fn finish(
+        mut self,
+        session: &Session,
+        mut each: impl FnMut(&[BlockIndex], &[u8]) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        let bytes = self
+            .bytes
+            .take()
+            .and_then(|pending| pending.wait().ok())
+            .unwrap_or_default();
+        let start = self.first().offset;
+        let mut block = Buffer::zeroed(session.block_size().as_usize());
+        for (row, blocks) in &self.rows {
+            let from = (row.offset - start) as usize;
+            let record = bytes.get(from..from + row.record_bytes());
+            let decoded = record
+                .ok_or(ChunkDamage::PastEnd)
+                .and_then(|record| decode_record(record, &row.id, &mut block));
+            match decoded {
+                Ok(()) => each(blocks, &block)?,
+                Err(_) => each(blocks, &session.read_chunk(&row.id)?)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Puts the records of many blocks into long reads, each chunk once.
+fn plan_reads(
+    session: &Session,
+    blocks: &[(BlockIndex, ChunkId)],
+) -> Result<Vec<Read>, StoreError> {
+    let mut wanted: HashMap<ChunkId, Vec<BlockIndex>> = HashMap::with_capacity(blocks.len());
+    for (block, id) in blocks {
+        wanted.entry(*id).or_default().push(*block);
+    }
+    let rows: Result<Vec<_>, StoreError> = wanted
+        .into_iter()
+        .map(|(id, blocks)| Ok((session.locate(&id)?, blocks)))
+        .collect();
+    let mut rows = rows?;
+    rows.sort_unstable_by_key(|(row, _)| (row.place.segment, row.offset));
+    let mut reads: Vec<Read> = Vec::new();
+    for (row, blocks) in rows {
+        match reads.last_mut() {
+            Some(read) if continues(read, &row) => read.rows.push((row, blocks)),
+            _ => reads.push(Read {
+                rows: vec![(row, blocks)],
+                bytes: None,
+            }),
+        }
+    }
+    Ok(reads)
+}
+
+fn continues(read: &Read, row: &RunRow) -> bool {
+    let first = read.first();
+    let end = u64::from(first.offset) + read.length() as u64;
+    let long = u64::from(row.offset) + row.record_bytes() as u64 - u64::from(first.offset);
+    // A damaged index may have records overlap: those are read by themselves.
+    let gap = u64::from(row.offset).checked_sub(end);
+    first.place.segment == row.place.segment
+        && gap.is_some_and(|gap| gap <= GAP_BYTES)
+        && long <= READ_BYTES as u64
+}
+
+/// Writes some of an image's blocks to a target, in the order they stand in the store.
+fn write_blocks(
+    image: &OpenImage<'_>,
+    workers: Workers,
+    target: &TargetFile,
+    wanted: &BlockSet,
+    task: Task<'_>,
+) -> Result<GetReport, EngineError> {
+    let record = image.record();
+    let (block_size, virtual_size) = (record.block_size, record.virtual_size);
+    let mut feeder = Feeder::new(image);
+    let mut queue: Vec<Read> = Vec::new();
+    let mut written = 0;
+    workers.pipeline(
+        || {
+            task.check()?;
+            while queue.is_empty() {
+                let Some(mut blocks) = feeder.next_blocks(WINDOW_BLOCKS)? else {
+                    return Ok(None);
+                };
+                (task.progress)(feeder.position(), Some(virtual_size));
+                blocks.retain(|(block, _)| wanted.contains(*block));
+                queue = plan_reads(image.session(), &blocks)?;
+                queue.reverse();
+            }
+            let mut window = queue.split_off(queue.len().saturating_sub(WINDOW_READS));
+            window.reverse();
+            window
+                .iter_mut()
+                .for_each(|read| read.start(image.session()));
+            Ok(Some(window))
+        },
+        |read: Read| {
+            let mut written = 0;
+            read.finish(image.session(), |blocks, bytes| {
+                for block in blocks {
+                    let (offset, bytes) = clipped(*block, bytes, block_size, virtual_size);
+                    target
+                        .write_at(bytes, offset)
+                        .map_err(|source| EngineError::WriteTarget {
+                            name: "the destination".to_owned(),
+                            source,
+                        })?;
+                    written += bytes.len() as u64;
+                }
+                Ok(())
+            })?;
+            Ok::<_, EngineError>(written)
+        },
+        |results| {
+            results
+                .into_iter()
+                .try_for_each(|bytes| bytes.map(|bytes| written += bytes))
+        },
+    )?;
+    feeder.finish(written)
+}
+
+/// Returns where a block goes and as much of it as the image has.
+fn clipped(
+    block: BlockIndex,
+    bytes: &[u8],
+    block_size: BlockSize,
+    virtual_size: u64,
+) -> (u64, &[u8]) {
+    let offset = block.byte_offset(block_size);
+    let length = usize::try_from(virtual_size.saturating_sub(offset))
+        .unwrap_or(usize::MAX)
+        .min(bytes.len());
+    (offset, bytes.get(..length).unwrap_or_default())
+}
+
+/// Walks an image's map from the first block to the last, and computes the digest of all it walked over.
+struct Feeder<'a, I> {
+    image: &'a OpenImage<'a>,
+    chunks: I,
+    digester: ImageDigester,
+    next: u64,
+    data_blocks: u64,
+}
+
+impl<'a> Feeder<'a, ()> {
+    fn new(
+        image: &'a OpenImage<'a>,
+    ) -> Feeder<'a, impl Iterator<Item = Result<(BlockIndex, ChunkId), StoreError>> + 'a> {
+        let digester = ImageDigester::new(image.record().virtual_size, image.record().block_size);
+        Feeder {
+            image,
+            chunks: image.stack().chunks(),
+            digester,
+            next: 0,
+            data_blocks: 0,
+        }
+    }
+}
+
+impl<I: Iterator<Item = Result<(BlockIndex, ChunkId), StoreError>>> Feeder<'_, I> {
+    /// Returns the next data blocks, at most `count`; `None` after the last.
+    fn next_blocks(
+        &mut self,
+        count: usize,
+    ) -> Result<Option<Vec<(BlockIndex, ChunkId)>>, StoreError> {
+        let blocks: Result<Vec<_>, _> = self.chunks.by_ref().take(count).collect();
+        let blocks = blocks?;
+        for (block, id) in &blocks {
+            self.digester.push_zeros(u64::from(block.get()) - self.next);
+            self.digester.push_data(id);
+            self.next = u64::from(block.get()) + 1;
+        }
+        self.data_blocks += blocks.len() as u64;
+        Ok((!blocks.is_empty()).then_some(blocks))
+    }
+
+    fn position(&self) -> u64 {
+        (self.next << self.image.record().block_size.log2()).min(self.image.record().virtual_size)
+    }
+
+    /// Makes sure that what was walked over is the image that was asked for.
+    fn finish(mut self, written_bytes: u64) -> Result<GetReport, EngineError> {
+        let record = self.image.record();
+        let block_count = record.block_size.blocks_in(record.virtual_size);
+        self.digester
+            .push_zeros(block_count.saturating_sub(self.next));
+        let found = self.digester.finish();
+        if found != record.digest {
+            let (name, expected) = (record.name.clone(), record.digest);
+            return Err(EngineError::DigestMismatch {
+                name,
+                expected,
+                found,
+            });
+        }
+        let zero_blocks = block_count - self.data_blocks;
+        Ok(GetReport {
+            virtual_size: record.virtual_size,
+            digest: found,
+            written_bytes,
+            zero_blocks,
+        })
+    }
+}
+
+/// Consecutive blocks on their way to a stream.
+#[derive(Debug)]
+struct Piece {
+    blocks: Blocks,
+    reads: Vec<Read>,
+}
+
+fn get_stream(
+    image: &OpenImage<'_>,
+    workers: Workers,
+    out: &mut (dyn Write + Send),
+    task: Task<'_>,
+) -> Result<GetReport, EngineError> {
+    let record = image.record();
+    let (block_size, virtual_size) = (record.block_size, record.virtual_size);
+    let mut feeder = Feeder::new(image);
+    let mut walked = 0;
+    let (mut written, mut position) = (0, 0);
+    let zeros = Buffer::zeroed(block_size.as_usize());
+    let mut emit = |bytes: &[u8]| -> Result<(), EngineError> {
+        let write_failed = |source| EngineError::WriteTarget {
+            name: "the output".to_owned(),
+            source,
+        };
+        let rest = usize::try_from(virtual_size - position).unwrap_or(usize::MAX);
+        let bytes = bytes.get(..rest.min(bytes.len())).unwrap_or_default();
+        position += bytes.len() as u64;
+        out.write_all(bytes).map_err(write_failed)
+    };
+    workers.pipeline(
+        || {
+            task.check()?;
+            let mut window = Vec::new();
+            while window.len() < 8 {
+                let Some(blocks) = feeder.next_blocks(STREAM_BLOCKS / 8)? else {
+                    break;
+                };
+                let mut reads = plan_reads(image.session(), &blocks)?;
+                reads
+                    .iter_mut()
+                    .for_each(|read| read.start(image.session()));
+                window.push(Piece {
+                    blocks: walked..feeder.next,
+                    reads,
+                });
+                walked = feeder.next;
+            }
+            (task.progress)(feeder.position(), Some(virtual_size));
+            Ok((!window.is_empty()).then_some(window))
+        },
+        |piece: Piece| {
+            let mut decoded = Vec::new();
+            for read in piece.reads {
+                read.finish(image.session(), |blocks, bytes| {
+                    decoded.extend(blocks.iter().map(|block| (*block, Buffer::copied(bytes))));
+                    Ok(())
+                })?;
+            }
+            decoded.sort_unstable_by_key(|(block, _)| *block);
+            Ok::<_, EngineError>((piece.blocks, decoded))
+        },
+        |results| {
+            for result in results {
+                let (blocks, decoded) = result?;
+                let mut next = blocks.start;
+                for (block, bytes) in decoded {
+                    (next..u64::from(block.get())).try_for_each(|_| emit(&zeros))?;
+                    emit(&bytes)?;
+                    written += bytes.len() as u64;
+                    next = u64::from(block.get()) + 1;
+                }
+            }
+            Ok::<_, EngineError>(())
+        },
+    )?;
+    let block_count = block_size.blocks_in(virtual_size);
+    for _ in walked..block_count {
+        task.check()?;
+        emit(&zeros)?;
+    }
+    out.flush().map_err(|source| EngineError::WriteTarget {
+        name: "the output".to_owned(),
+        source,
+    })?;
+    feeder.finish(written.min(virtual_size))
+}

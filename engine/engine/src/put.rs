@@ -1,0 +1,489 @@
+//! Putting an image in: read, compare with the parent, hash, look up, compress; then write in order (design 4.4).
+
+use crate::{BlockSource, EngineError, Source, Task, Workers};
+use std::io::{self, Read};
+use std::ops::Range;
+use tegula_format::{
+    BlockIndex, BlockSet, BlockSize, ChunkId, ImageName, ImageRecord, ParentReference,
+};
+use tegula_io::Buffer;
+use tegula_store::{Encoded, IdTable, Ingest, LayerStack, NewImage, Session, StoreError};
+
+/// How many bytes one step of work reads and hashes.
+const BATCH_BYTES: usize = 512 << 10;
+
+/// Steps in a window of the pipeline. Three windows of blocks and their records are what a put holds in memory.
+const WINDOW_BATCHES: usize = 32;
+
+/// What to put.
+#[derive(Debug)]
+pub struct PutRequest<'a> {
+    /// The new image's name.
+    pub name: ImageName,
+    /// Its bytes.
+    pub source: Source<'a>,
+    /// The image it is a changed copy of, if it is one. Only speed and layers depend on it, never the result.
+    pub parent: Option<ImageName>,
+    /// Whether it may take the place of an image of that name.
+    pub replace: bool,
+}
+
+/// What a put did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PutReport {
+    /// The image.
+    pub record: ImageRecord,
+    /// Bytes read from the source: holes are not.
+    pub read_bytes: u64,
+    /// Chunks that were not in the store.
+    pub new_chunks: u64,
+    /// Their bytes before compression.
+    pub new_bytes: u64,
+    /// Bytes of the segments they went into.
+    pub stored_new_bytes: u64,
+    /// Blocks whose chunk was in the store already.
+    pub reused_chunks: u64,
+    /// Blocks that read as zeros, holes among them.
+    pub zero_blocks: u64,
+    /// Chunks taken over from a put that was interrupted.
+    pub recovered_chunks: u64,
+}
+
+/// What became of one block.
+#[derive(Debug)]
+enum Outcome {
+    /// It reads as zeros.
+    Zero,
+    /// It is as in the base.
+    Same,
+    /// It holds a chunk, which somebody else stores or the store has.
+    Known(ChunkId),
+    /// It holds a chunk that is to be stored.
+    New(Encoded),
+}
+
+/// Consecutive blocks to work on: to be read, or read already.
+#[derive(Debug)]
+struct Batch {
+    first: BlockIndex,
+    bytes: u64,
+    data: Option<Buffer>,
+}
+
+pub(crate) fn put(
+    session: &Session,
+    workers: Workers,
+    request: PutRequest<'_>,
+    task: Task<'_>,
+) -> Result<PutReport, EngineError> {
+    let PutRequest {
+        name,
+        source,
+        parent,
+        replace,
+    } = request;
+    if !replace {
+        refuse_taken(session, &name)?;
+    }
+    let parent = parent.map(|name| session.image(&name)).transpose()?;
+    let base = parent
+        .as_ref()
+        .map(|parent| LayerStack::open(session, &parent.layer))
+        .transpose()?;
+    let ingest = Ingest::begin(session)?;
+    let recovered_chunks = ingest.recover_abandoned()?;
+    let mut map = NewMap::new(&ingest, base.as_ref());
+    let virtual_size = match source {
+        Source::Disk(disk) => put_disk(&mut map, workers, disk, task)?,
+        Source::Stream(stream) => put_stream(&mut map, workers, stream, task)?,
+    };
+    task.check()?;
+    let NewMap {
+        data,
+        mut same,
+        ids,
+        read_bytes,
+        known,
+        ..
+    } = map;
+    let mut zero = base.as_ref().map(LayerStack::data).unwrap_or_default();
+    let block_count = session.block_size().blocks_in(virtual_size);
+    zero.truncate(block_count);
+    same.truncate(block_count);
+    let zero_blocks = block_count - data.len() - same.len();
+    zero.subtract(&data);
+    zero.subtract(&same);
+    let reused_chunks = known + same.len();
+    let parent = parent.map(|parent| ParentReference {
+        name: parent.name,
+        digest: parent.digest,
+    });
+    let image = NewImage {
+        name,
+        replace,
+        virtual_size,
+        parent,
+        base: base.as_ref(),
+        data,
+        zero,
+    };
+    let (record, totals) = ingest.finish(image, ids)?;
+    Ok(PutReport {
+        record,
+        read_bytes,
+        new_chunks: totals.new_chunks - recovered_chunks,
+        new_bytes: totals.new_bytes - recovered_chunks * u64::from(session.block_size().bytes()),
+        stored_new_bytes: totals.stored_bytes,
+        reused_chunks,
+        zero_blocks,
+        recovered_chunks,
+    })
+}
+
+/// Says no before any work is done; whoever takes the name meanwhile is noticed at the commit.
+fn refuse_taken(session: &Session, name: &ImageName) -> Result<(), StoreError> {
+    match session.image(name) {
+        Err(StoreError::ImageNotFound { .. }) => Ok(()),
+        // An interrupted rename may have left an old name behind: only the whole list tells.
+        Ok(_) if !session.images()?.iter().any(|image| image.name == *name) => Ok(()),
+        Ok(_) => Err(StoreError::ImageExists { name: name.clone() }),
+        Err(error) => Err(error),
+    }
+}
+
+/// The new image's map as it grows, in block order.
+#[derive(Debug)]
+struct NewMap<'a, 'i> {
+    ingest: &'i Ingest<'a>,
+    base: Option<&'i LayerStack>,
+    block_size: BlockSize,
+    data: BlockSet,
+    same: BlockSet,
+    ids: IdTable<'a>,
+    read_bytes: u64,
+    known: u64,
+}
+
+impl<'a, 'i> NewMap<'a, 'i> {
+    fn new(ingest: &'i Ingest<'a>, base: Option<&'i LayerStack>) -> Self {
+        let block_size = ingest.session().block_size();
+        let (data, same, ids) = (BlockSet::new(), BlockSet::new(), ingest.id_table());
+        Self {
+            ingest,
+            base,
+            block_size,
+            data,
+            same,
+            ids,
+            read_bytes: 0,
+            known: 0,
+        }
+    }
+
+    /// Takes in what became of consecutive blocks.
+    fn take(
+        &mut self,
+        first: BlockIndex,
+        bytes: u64,
+        outcomes: Vec<Outcome>,
+    ) -> Result<(), EngineError> {
+        self.read_bytes += bytes;
+        for (block, outcome) in (first.get()..).map(BlockIndex::new).zip(outcomes) {
+            match outcome {
+                Outcome::Zero => {}
+                Outcome::Same => self.same.push(block),
+                Outcome::Known(id) => {
+                    self.known += 1;
+                    self.data.push(block);
+                    self.ids.push(&id)?;
+                }
+                Outcome::New(chunk) => {
+                    self.ingest.store(&chunk)?;
+                    self.data.push(block);
+                    self.ids.push(&chunk.id)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the workers need to know.
+#[derive(Debug, Clone, Copy)]
+struct Judge<'a, 'i> {
+    ingest: &'i Ingest<'a>,
+    base: Option<&'i LayerStack>,
+    block_size: BlockSize,
+}
+
+impl Judge<'_, '_> {
+    /// Judges every block of a buffer whose last one is padded.
+    fn outcomes(&self, first: BlockIndex, data: &[u8]) -> Result<Vec<Outcome>, EngineError> {
+        let blocks = u64::from(first.get())
+            ..u64::from(first.get()) + (data.len() / self.block_size.as_usize()) as u64;
+        let mut base = self.base.map(|base| base.chunks_in(blocks).peekable());
+        let mut outcomes = Vec::with_capacity(data.len() / self.block_size.as_usize());
+        for (block, bytes) in (first.get()..)
+            .map(BlockIndex::new)
+            .zip(data.chunks_exact(self.block_size.as_usize()))
+        {
+            let before = match base
+                .as_mut()
+                .and_then(|base| base.next_if(|chunk| at_or_error(chunk, block)))
+            {
+                Some(chunk) => Some(chunk?.1),
+                None => None,
+            };
+            outcomes.push(self.outcome(before, bytes));
+        }
+        Ok(outcomes)
+    }
+
+    /// The lookup ladder, cheapest first.
+    fn outcome(&self, before: Option<ChunkId>, block: &[u8]) -> Outcome {
+        if is_zero(block) {
+            return Outcome::Zero;
+        }
+        let id = ChunkId::of(block);
+        if before == Some(id) {
+            return Outcome::Same;
+        }
+        match self.ingest.has_or_claim(&id) {
+            true => Outcome::Known(id),
+            false => Outcome::New(self.ingest.compress(id, block)),
+        }
+    }
+}
+
+fn at_or_error(chunk: &Result<(BlockIndex, ChunkId), StoreError>, block: BlockIndex) -> bool {
+    chunk.as_ref().map_or(true, |(at, _)| *at == block)
+}
+
+/// Tells whether all bytes are zero. The first look at 64 bytes decides for nearly every block that is not.
+fn is_zero(block: &[u8]) -> bool {
+    let (head, rest) = block.split_at_checked(64).unwrap_or((block, &[]));
+    head.iter().all(|byte| *byte == 0)
+        && rest
+            .chunks(4096)
+            .all(|piece| piece.iter().fold(0, |or, byte| or | byte) == 0)
+}
+
+fn put_disk(
+    map: &mut NewMap<'_, '_>,
+    workers: Workers,
+    disk: &dyn BlockSource,
+    task: Task<'_>,
+) -> Result<u64, EngineError> {
+    let virtual_size = disk.bytes();
+    check_size(disk.name(), virtual_size, map.block_size)?;
+    let judge = Judge {
+        ingest: map.ingest,
+        base: map.base,
+        block_size: map.block_size,
+    };
+    let mut walk = DiskWalk {
+        disk,
+        block_size: map.block_size,
+        virtual_size,
+        next: 0,
+        data: 0..0,
+    };
+    let read_error = |offset| {
+        move |source| EngineError::ReadSource {
+            name: disk.name().to_owned(),
+            offset,
+            source,
+        }
+    };
+    workers.pipeline(
+        || {
+            task.check()?;
+            let mut window = Vec::with_capacity(WINDOW_BATCHES);
+            while window.len() < WINDOW_BATCHES {
+                match walk.next_batch().map_err(read_error(walk.next))? {
+                    Some(batch) => window.push(batch),
+                    None => break,
+                }
+            }
+            (task.progress)(walk.next, Some(virtual_size));
+            Ok((!window.is_empty()).then_some(window))
+        },
+        |batch: Batch| {
+            let offset = batch.first.byte_offset(judge.block_size);
+            let length = usize::try_from(batch.bytes).expect("because a batch is short");
+            let mut buffer = Buffer::zeroed(length.next_multiple_of(judge.block_size.as_usize()));
+            let wanted = buffer
+                .get_mut(..length)
+                .expect("because it was made that long");
+            disk.read_at(wanted, offset)
+                .map_err(|source| match source.kind() {
+                    io::ErrorKind::UnexpectedEof => EngineError::SourceChanged {
+                        name: disk.name().to_owned(),
+                    },
+                    _ => read_error(offset)(source),
+                })?;
+            Ok::<_, EngineError>((
+                batch.first,
+                batch.bytes,
+                judge.outcomes(batch.first, &buffer)?,
+            ))
+        },
+        |results| {
+            results.into_iter().try_for_each(|result| {
+                let (first, bytes, outcomes) = result?;
+                map.take(first, bytes, outcomes)
+            })
+        },
+    )?;
+    disk.check_unchanged()?;
+    Ok(virtual_size)
+}
+
+/// Walks a disk's data, a batch of whole blocks at a time; holes are stepped over.
+#[derive(Debug)]
+struct DiskWalk<'a> {
+    disk: &'a dyn BlockSource,
+    block_size: BlockSize,
+    virtual_size: u64,
+    /// Everything before is done; a multiple of the block size, or the end.
+    next: u64,
+    /// The data being walked.
+    data: Range<u64>,
+}
+
+impl DiskWalk<'_> {
+    fn next_batch(&mut self) -> io::Result<Option<Batch>> {
+        let block = u64::from(self.block_size.bytes());
+        while self.data.end <= self.next {
+            if self.next >= self.virtual_size {
+                return Ok(None);
+            }
+            let Some(data) = self.disk.next_data(self.next)? else {
+                self.next = self.virtual_size;
+                return Ok(None);
+            };
+            self.next = self.next.max(data.start / block * block);
+            // A source that claims data past its end is read to its end.
+            self.data = data.start..data.end.min(self.virtual_size);
+            if self.data.start >= self.virtual_size {
+                self.next = self.virtual_size;
+            }
+        }
+        let end = self.data.end.div_ceil(block).saturating_mul(block);
+        let end = end
+            .min(self.next + (BATCH_BYTES as u64).max(block))
+            .min(self.virtual_size);
+        let batch = Batch {
+            first: self.block_size.block_at(self.next),
+            bytes: end - self.next,
+            data: None,
+        };
+        self.next = end;
+        Ok(Some(batch))
+    }
+}
+
+fn put_stream(
+    map: &mut NewMap<'_, '_>,
+    workers: Workers,
+    stream: &mut (dyn Read + Send),
+    task: Task<'_>,
+) -> Result<u64, EngineError> {
+    const NAME: &str = "the input";
+    let judge = Judge {
+        ingest: map.ingest,
+        base: map.base,
+        block_size: map.block_size,
+    };
+    let batch_bytes = BATCH_BYTES.max(judge.block_size.as_usize());
+    let (mut virtual_size, mut ended) = (0, false);
+    workers.pipeline(
+        || {
+            let mut window = Vec::with_capacity(WINDOW_BATCHES);
+            while window.len() < WINDOW_BATCHES && !ended {
+                task.check()?;
+                let mut data = Buffer::zeroed(batch_bytes);
+                let bytes =
+                    read_full(stream, &mut data).map_err(|source| EngineError::ReadSource {
+                        name: NAME.to_owned(),
+                        offset: virtual_size,
+                        source,
+                    })?;
+                ended = bytes < batch_bytes;
+                if bytes > 0 {
+                    check_size(NAME, virtual_size + bytes as u64, judge.block_size)?;
+                    data.as_vec_mut()
+                        .truncate(bytes.next_multiple_of(judge.block_size.as_usize()));
+                    let first = judge.block_size.block_at(virtual_size);
+                    window.push(Batch {
+                        first,
+                        bytes: bytes as u64,
+                        data: Some(data),
+                    });
+                    virtual_size += bytes as u64;
+                }
+            }
+            (task.progress)(virtual_size, None);
+            Ok((!window.is_empty()).then_some(window))
+        },
+        |batch: Batch| {
+            let data = batch.data.unwrap_or_default();
+            Ok::<_, EngineError>((
+                batch.first,
+                batch.bytes,
+                judge.outcomes(batch.first, &data)?,
+            ))
+        },
+        |results| {
+            results.into_iter().try_for_each(|result| {
+                let (first, bytes, outcomes) = result?;
+                map.take(first, bytes, outcomes)
+            })
+        },
+    )?;
+    Ok(virtual_size)
+}
+
+/// Fills a buffer as far as the stream goes.
+fn read_full(stream: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match stream.read(rest) {
+            Ok(0) => break,
+            Ok(bytes) => filled += bytes,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+fn check_size(name: &str, found: u64, block_size: BlockSize) -> Result<(), EngineError> {
+    match block_size.image_bytes_max() {
+        limit if found > limit => Err(EngineError::TooLarge {
+            name: name.to_owned(),
+            found,
+            limit,
+            block_size,
+        }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_byte_anywhere_makes_a_block_not_zero() {
+        for length in [4096, 65_536] {
+            let mut block = vec![0; length];
+            assert!(is_zero(&block));
+            for at in [0, 63, 64, 4095, length / 2, length - 1] {
+                block[at] = 1;
+                assert!(!is_zero(&block), "byte {at} of {length}");
+                block[at] = 0;
+            }
+        }
+    }
+}

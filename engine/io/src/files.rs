@@ -1,0 +1,395 @@
+//! Blocking files: [`Storage`] by pread, pwrite, fdatasync, rename and flock.
+//!
+//! The only memory maps of the project are made here.
+
+use crate::directory::Directory;
+use crate::{
+    Backend, Buffer, Entry, Existing, Lock, LockMode, Mapped, NewFile, Pending, Storage, StorePath,
+    StoredFile,
+};
+use memmap2::{Mmap, MmapOptions};
+use rustix::io::Errno;
+use std::fs::{File, TryLockError};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A store's files in a directory, through blocking calls.
+#[derive(Debug)]
+pub struct FileStorage {
+    root: Directory,
+}
+
+impl FileStorage {
+    /// Opens the directory a store lives in.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none, `NotADirectory` if it is something else.
+    pub fn open(root: &Path) -> io::Result<Self> {
+        Ok(Self {
+            root: Directory::open(root)?,
+        })
+    }
+
+    /// Returns the path it was opened by.
+    pub fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    pub(crate) fn open_file(&self, path: &StorePath) -> io::Result<FinishedFile> {
+        FinishedFile::new(self.root.read(place_of(path))?)
+    }
+
+    /// Creates a file and locks it before anybody else can believe it abandoned.
+    pub(crate) fn create_file(&self, path: &StorePath) -> io::Result<File> {
+        loop {
+            let file = self.root.create(place_of(path))?;
+            lock_file(&file, LockMode::Exclusive)?;
+            // Between creation and lock a collector may have taken the file for abandoned and removed it.
+            if self.root.names(place_of(path), &file)? {
+                return Ok(file);
+            }
+        }
+    }
+}
+
+/// Returns the path as the directory's descriptor understands it.
+fn place_of(path: &StorePath) -> &Path {
+    Path::new(match path.as_str() {
+        "" => ".",
+        path => path,
+    })
+}
+
+impl Storage for FileStorage {
+    fn open(&self, path: &StorePath) -> io::Result<Arc<dyn StoredFile>> {
+        Ok(Arc::new(self.open_file(path)?))
+    }
+
+    fn create(&self, path: &StorePath) -> io::Result<Box<dyn NewFile>> {
+        Ok(Box::new(GrowingFile {
+            file: self.create_file(path)?,
+            bytes: 0,
+            failed: None,
+        }))
+    }
+
+    fn rename(&self, from: &StorePath, to: &StorePath, existing: Existing) -> io::Result<()> {
+        self.root.rename(place_of(from), place_of(to), existing)
+    }
+
+    fn remove(&self, path: &StorePath) -> io::Result<()> {
+        self.root.remove(place_of(path))
+    }
+
+    fn list(&self, directory: &StorePath) -> io::Result<Vec<Entry>> {
+        self.root.list(place_of(directory))
+    }
+
+    fn create_directory(&self, path: &StorePath) -> io::Result<()> {
+        self.root.create_directory(place_of(path))
+    }
+
+    fn sync_directory(&self, directory: &StorePath) -> io::Result<()> {
+        self.root.sync(place_of(directory))
+    }
+
+    fn try_lock(&self, path: &StorePath, mode: LockMode) -> io::Result<Option<Lock>> {
+        loop {
+            let file = self.root.open_or_create(place_of(path))?;
+            if !try_lock_file(&file, mode)? {
+                return Ok(None);
+            }
+            // A lock on a file that lost its name excludes nobody.
+            if self.root.names(place_of(path), &file)? {
+                return Ok(Some(Lock::new(file)));
+            }
+        }
+    }
+
+    fn lock(&self, path: &StorePath, mode: LockMode) -> io::Result<Lock> {
+        loop {
+            let file = self.root.open_or_create(place_of(path))?;
+            lock_file(&file, mode)?;
+            if self.root.names(place_of(path), &file)? {
+                return Ok(Lock::new(file));
+            }
+        }
+    }
+
+    fn backend(&self) -> Backend {
+        Backend::Blocking
+    }
+}
+
+fn lock_file(file: &File, mode: LockMode) -> io::Result<()> {
+    loop {
+        let locked = match mode {
+            LockMode::Shared => file.lock_shared(),
+            LockMode::Exclusive => file.lock(),
+        };
+        match locked {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            locked => return locked,
+        }
+    }
+}
+
+fn try_lock_file(file: &File, mode: LockMode) -> io::Result<bool> {
+    loop {
+        let locked = match mode {
+            LockMode::Shared => file.try_lock_shared(),
+            LockMode::Exclusive => file.try_lock(),
+        };
+        match locked {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::WouldBlock) => return Ok(false),
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+}
+
+/// A finished file and its length as of opening.
+#[derive(Debug)]
+pub(crate) struct FinishedFile {
+    file: File,
+    bytes: u64,
+}
+
+impl FinishedFile {
+    fn new(file: File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        if metadata.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        if !metadata.is_file() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "not a regular file",
+            ));
+        }
+        Ok(Self {
+            file,
+            bytes: metadata.len(),
+        })
+    }
+
+    /// Fails if a read would go past the end: before any memory is taken for it.
+    pub(crate) fn check_within(&self, offset: u64, length: usize) -> io::Result<()> {
+        let end = u64::try_from(length)
+            .ok()
+            .and_then(|length| offset.checked_add(length));
+        match end {
+            Some(end) if end <= self.bytes => Ok(()),
+            _ => Err(past_the_end(offset, length, self.bytes)),
+        }
+    }
+}
+
+/// The error of a read past a file's end.
+pub(crate) fn past_the_end(offset: u64, length: usize, bytes: u64) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::UnexpectedEof,
+        format!("{length} bytes at {offset} wanted of a file of {bytes} bytes"),
+    )
+}
+
+impl StoredFile for FinishedFile {
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn read_at(&self, offset: u64, length: usize) -> Pending<Buffer> {
+        let read = self
+            .check_within(offset, length)
+            .and_then(|()| read_buffer(&self.file, offset, length));
+        Pending::ready(read)
+    }
+
+    fn map(&self) -> io::Result<Mapped> {
+        let length = usize::try_from(self.bytes).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        if length == 0 {
+            // The kernel refuses to map nothing.
+            return Ok(Mapped::new([]));
+        }
+        Ok(Mapped::new(map_file(&self.file, length)?))
+    }
+}
+
+/// Maps a finished file.
+fn map_file(file: &File, length: usize) -> io::Result<Mmap> {
+    // SAFETY: the bytes must neither change nor go away while they are mapped. Files of a store are written once, by
+    // appending, and opened to read only after they were renamed to their final name; from then on this crate has no
+    // call that would write to them or cut them, and removal takes the name but leaves the inode to whoever has it
+    // open. Other processes keep the same rule because they, too, come here through `Storage`: the store's owner sees
+    // to it that nobody else writes below its directory.
+    unsafe { MmapOptions::new().len(length).map(file) }
+}
+
+/// Reads exactly `length` bytes into memory that is not cleared first.
+pub(crate) fn read_buffer(file: impl AsFd, offset: u64, length: usize) -> io::Result<Buffer> {
+    let mut buffer = Buffer::with_capacity(length);
+    let bytes = buffer.as_vec_mut();
+    while bytes.len() < length {
+        let missing = length - bytes.len();
+        let at = offset + bytes.len() as u64;
+        let space = bytes.spare_capacity_mut();
+        let space = space
+            .get_mut(..missing)
+            .expect("because the capacity was asked for");
+        let read = match rustix::io::pread(&file, space, at) {
+            Ok((read, _)) => read.len(),
+            Err(Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let filled = bytes.len() + read;
+        // SAFETY: pread filled `read` more bytes, all of them within `space`, which is within the capacity.
+        unsafe { bytes.set_len(filled) };
+    }
+    Ok(buffer)
+}
+
+/// The first error of a file being written; every later call fails with it, because nobody can say what the file holds.
+#[derive(Debug, Clone)]
+pub(crate) struct EarlierFailure {
+    kind: io::ErrorKind,
+    text: String,
+}
+
+impl EarlierFailure {
+    pub(crate) fn of(error: &io::Error) -> Self {
+        Self {
+            kind: error.kind(),
+            text: error.to_string(),
+        }
+    }
+
+    pub(crate) fn to_error(&self) -> io::Error {
+        let text = format!("an earlier write to this file failed: {}", self.text);
+        io::Error::new(self.kind, text)
+    }
+}
+
+#[derive(Debug)]
+struct GrowingFile {
+    file: File,
+    bytes: u64,
+    failed: Option<EarlierFailure>,
+}
+
+impl GrowingFile {
+    fn attempt(&mut self, step: impl FnOnce(&Self) -> io::Result<()>) -> io::Result<()> {
+        if let Some(failure) = &self.failed {
+            return Err(failure.to_error());
+        }
+        let done = step(self);
+        self.failed = done.as_ref().err().map(EarlierFailure::of);
+        done
+    }
+}
+
+impl NewFile for GrowingFile {
+    fn append(&mut self, bytes: Buffer) -> io::Result<()> {
+        self.attempt(|this| this.file.write_all_at(&bytes, this.bytes))?;
+        self.bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.attempt(|_| Ok(()))
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.attempt(|this| Ok(rustix::fs::fdatasync(&this.file)?))
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_failed_write_every_later_call_fails_and_says_so() {
+        let place = tempfile::NamedTempFile::new().unwrap();
+        // Not open for writing: every write fails.
+        let mut file = GrowingFile {
+            file: File::open(place.path()).unwrap(),
+            bytes: 0,
+            failed: None,
+        };
+        let first = file.append(Buffer::copied(b"x")).unwrap_err();
+        assert_eq!(first.raw_os_error(), Some(Errno::BADF.raw_os_error()));
+        for later in [file.append(Buffer::default()), file.sync()] {
+            let error = later.unwrap_err();
+            assert!(error.to_string().contains("an earlier write"), "{error}");
+            assert_eq!(error.kind(), first.kind());
+        }
+        assert_eq!(file.bytes(), 0);
+    }
+
+    #[test]
+    fn a_collector_never_takes_a_file_from_whoever_creates_it() {
+        let place = tempfile::tempdir().unwrap();
+        let storage = FileStorage::open(place.path()).unwrap();
+        let name = StorePath::new("new");
+        std::thread::scope(|scope| {
+            let creator = scope.spawn(|| {
+                let mut created = 0;
+                while created < 300 {
+                    match storage.create_file(&name) {
+                        Ok(file) => {
+                            std::thread::yield_now();
+                            assert!(storage.root.names(place_of(&name), &file).unwrap());
+                            created += 1;
+                        }
+                        // The collector's own lock created it.
+                        Err(error) => assert_eq!(error.kind(), io::ErrorKind::AlreadyExists),
+                    }
+                }
+            });
+            while !creator.is_finished() {
+                // As garbage collection does: what can be locked is abandoned.
+                if let Some(lock) = storage.try_lock(&name, LockMode::Exclusive).unwrap() {
+                    storage.remove(&name).unwrap();
+                    drop(lock);
+                }
+            }
+            creator.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_lock_is_to_be_had_where_nothing_may_be_written() {
+        // Forbidden even to the superuser, whom permissions do not stop elsewhere.
+        let Ok(storage) = FileStorage::open(Path::new("/sys/kernel")) else {
+            return;
+        };
+        let name = StorePath::new("uevent_seqnum");
+        let shared = storage.try_lock(&name, LockMode::Shared).unwrap();
+        assert!(shared.is_some());
+        let exclusive = storage.try_lock(&name, LockMode::Exclusive).unwrap();
+        assert!(exclusive.is_none());
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_not_opened_as_one() {
+        let place = tempfile::tempdir().unwrap();
+        let storage = FileStorage::open(place.path()).unwrap();
+        let socket = place.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        assert!(storage.open(&StorePath::new("socket")).is_err());
+        let missing = FileStorage::open(&place.path().join("absent")).unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+        assert!(FileStorage::open(&socket).is_err());
+    }
+}

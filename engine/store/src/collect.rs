@@ -1,0 +1,467 @@
+//! Garbage collection, while others read and write (SPEC 9, 13).
+//!
+//! Marking tells what no image needs. It is *condemned*: from then on nobody who begins may come to need it, and nobody
+//! who began before may publish an image that does without storing it again. It is *removed* when every session that
+//! began before has ended. Nothing here depends on a clock: patience only decides how long this call waits before it
+//! leaves the removal to the next.
+
+use crate::mark::Marked;
+use crate::segment::{SegmentTable, list_sealed, read_ingest};
+use crate::{
+    Encoded, Index, Ingest, Session, Store, StoreError, files, index, layer, paths, recover,
+};
+use std::collections::HashSet;
+use std::time::Duration;
+use tegula_format::{Codec, GcState, ImageRecord, IngestId, LayerId, RecordHeader, SegmentNumber};
+use tegula_io::{Existing, LockMode};
+
+/// How a collection is to go about it.
+#[derive(Debug, Clone, Copy)]
+pub struct CollectOptions {
+    /// Segments with a smaller share of needed bytes are rewritten; 0 rewrites none, 1 every one with any garbage.
+    pub min_live: f64,
+    /// Only tells what would be freed.
+    pub dry_run: bool,
+    /// How long to wait for older sessions to end before leaving the removal to a later collection.
+    pub patience: Duration,
+}
+
+impl Default for CollectOptions {
+    fn default() -> Self {
+        Self {
+            min_live: 0.7,
+            dry_run: false,
+            patience: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What a collection did, or in a dry run would do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Collection {
+    /// Bytes freed: files removed less segments written for survivors.
+    pub freed_bytes: u64,
+    /// Segments removed because nothing in them was needed.
+    pub segments_removed: u64,
+    /// Segments whose survivors were moved.
+    pub segments_rewritten: u64,
+    /// Layers removed.
+    pub layers_removed: u64,
+    /// Files of crashed writers removed.
+    pub abandoned_removed: u64,
+    /// Bytes condemned that older sessions still hold back; the next collection frees them.
+    pub pending_bytes: u64,
+}
+
+/// What is to go.
+#[derive(Debug, Default)]
+struct Plan {
+    dead: Vec<(SegmentNumber, u64)>,
+    rewrite: Vec<(SegmentTable, u64)>,
+    layers: Vec<(LayerId, u64)>,
+    /// Bytes of survivors in the segments to rewrite.
+    survivor_bytes: u64,
+}
+
+impl Plan {
+    fn segments(&self) -> impl Iterator<Item = (SegmentNumber, u64)> + '_ {
+        let rewritten = self
+            .rewrite
+            .iter()
+            .map(|(table, bytes)| (table.header.number, *bytes));
+        self.dead.iter().copied().chain(rewritten)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.segments()
+            .map(|(_, bytes)| bytes)
+            .chain(self.layers.iter().map(|(_, bytes)| *bytes))
+            .sum()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.dead.is_empty() && self.rewrite.is_empty() && self.layers.is_empty()
+    }
+}
+
+impl Store {
+    /// Frees what no image needs.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] if another collection runs. [`StoreError::Corrupt`], [`StoreError::LayerMissing`] if a
+    /// record or layer cannot be read: what it needs is then not known, and nothing is condemned.
+    pub fn collect(&self, options: &CollectOptions) -> Result<Collection, StoreError> {
+        let path = paths::gc_lock();
+        let lock = self
+            .environment()
+            .storage
+            .try_lock(&path, LockMode::Exclusive);
+        let Some(_lock) = lock.map_err(StoreError::io("lock", &path))? else {
+            return Err(StoreError::Busy {
+                what: "garbage collection",
+            });
+        };
+        let mut done = Collection::default();
+        // What an earlier collection condemned and could not remove goes first.
+        if !options.dry_run && !self.remove_condemned(options.patience, &mut done)? {
+            return Ok(done);
+        }
+        let session = self.begin()?;
+        // In this order: a segment listed here was written by an ingest that is alive in the next line or has published
+        // its image before the marking below, if it ever does.
+        let sealed = list_sealed(self.environment())?;
+        let living = self.living_ingests()?;
+        let marked = mark(&session)?;
+        let plan = plan(&session, &sealed, &living, &marked, options.min_live)?;
+        if options.dry_run {
+            return Ok(Collection {
+                freed_bytes: plan.bytes().saturating_sub(plan.survivor_bytes),
+                segments_removed: plan.dead.len() as u64,
+                segments_rewritten: plan.rewrite.len() as u64,
+                layers_removed: plan.layers.len() as u64,
+                ..done
+            });
+        }
+        if !plan.is_empty() {
+            let written = move_survivors(&session, &plan, &marked)?;
+            self.condemn(&plan, &marked)?;
+            done.freed_bytes = done.freed_bytes.saturating_sub(written);
+        }
+        // Our own session is one of those that removal waits for.
+        drop(session);
+        self.remove_condemned(options.patience, &mut done)?;
+        let rewritten = plan.rewrite.len() as u64;
+        done.segments_rewritten = rewritten.min(done.segments_removed);
+        done.segments_removed -= done.segments_rewritten;
+        self.remove_abandoned(&mut done)?;
+        index::tidy(&self.begin()?, false)?;
+        Ok(done)
+    }
+
+    /// Returns the ingests that are under way.
+    fn living_ingests(&self) -> Result<HashSet<IngestId>, StoreError> {
+        let environment = self.environment();
+        let mut living = HashSet::new();
+        for entry in files::list(environment, paths::LOCKS)? {
+            let Some(id) = paths::parse_ingest_lock(&entry.name) else {
+                continue;
+            };
+            let path = paths::ingest_lock(&id);
+            let free = environment.storage.try_lock(&path, LockMode::Exclusive);
+            if free.map_err(StoreError::io("lock", &path))?.is_none() {
+                living.insert(id);
+            }
+        }
+        Ok(living)
+    }
+
+    /// Announces what is to go. Images published since the marking are looked at first, and what they need is spared.
+    fn condemn(&self, plan: &Plan, marked: &Marked) -> Result<(), StoreError> {
+        let _lock = self.commit_lock()?;
+        let session = self.begin()?;
+        let mut segments: HashSet<_> = plan.segments().map(|(number, _)| number).collect();
+        let mut layers: HashSet<_> = plan.layers.iter().map(|(id, _)| *id).collect();
+        let records = session.images()?;
+        let new: Vec<_> = records
+            .into_iter()
+            .filter(|record| !marked.records.contains(&record.id))
+            .collect();
+        spare(&session, &new, &mut segments, &mut layers)?;
+        let mut state = session.state().clone();
+        state.epoch += 1;
+        let sealed = list_sealed(self.environment())?;
+        let highest = sealed.last().map_or(0, |(number, _)| number.get());
+        state.segment_floor = state.segment_floor.max(highest);
+        state.condemned_segments = sorted(segments);
+        state.condemned_layers = sorted(layers);
+        self.write_gc_state(&state)
+    }
+
+    fn write_gc_state(&self, state: &GcState) -> Result<(), StoreError> {
+        files::publish(
+            self.environment(),
+            &paths::gc_state(),
+            &state.encode(),
+            Existing::Replace,
+        )
+    }
+
+    /// Removes what is condemned once every session from before has ended. Returns whether it could.
+    fn remove_condemned(
+        &self,
+        patience: Duration,
+        done: &mut Collection,
+    ) -> Result<bool, StoreError> {
+        let environment = self.environment();
+        let mut state = self.read_gc_state()?;
+        if state.condemned_segments.is_empty() && state.condemned_layers.is_empty() {
+            return Ok(true);
+        }
+        let segments = state
+            .condemned_segments
+            .iter()
+            .map(|number| paths::sealed_segment(*number));
+        let layers = state.condemned_layers.iter().map(paths::layer);
+        let doomed: Vec<_> = segments.chain(layers).collect();
+        if !self.drain(state.epoch, patience)? {
+            done.pending_bytes = doomed.iter().map(|path| self.file_bytes(path)).sum();
+            return Ok(false);
+        }
+        for path in &doomed {
+            let bytes = self.file_bytes(path);
+            if files::remove_if_present(environment, path)? {
+                done.freed_bytes += bytes;
+                match paths::parse_layer(path.name()) {
+                    Some(_) => done.layers_removed += 1,
+                    None => done.segments_removed += 1,
+                }
+            }
+        }
+        files::sync_directory(environment, &paths::directory(paths::SEGMENTS))?;
+        files::sync_directory(environment, &paths::directory(paths::LAYERS))?;
+        // Only now that they are gone for good: a crash before repeats the removal.
+        state.condemned_segments.clear();
+        state.condemned_layers.clear();
+        self.write_gc_state(&state)?;
+        Ok(true)
+    }
+
+    fn file_bytes(&self, path: &tegula_io::StorePath) -> u64 {
+        self.environment()
+            .storage
+            .open(path)
+            .map_or(0, |file| file.bytes())
+    }
+
+    /// Waits until no session of an epoch before `epoch` is left; `false` if patience ends first.
+    fn drain(&self, epoch: u64, patience: Duration) -> Result<bool, StoreError> {
+        let environment = self.environment();
+        let entries = files::list(environment, paths::LOCKS)?;
+        let ended = entries
+            .iter()
+            .filter_map(|entry| paths::parse_epoch_lock(&entry.name))
+            .filter(|e| *e < epoch);
+        let deadline = environment.clock.elapsed() + patience;
+        for path in ended.map(paths::epoch_lock) {
+            loop {
+                let lock = environment.storage.try_lock(&path, LockMode::Exclusive);
+                if lock.map_err(StoreError::io("lock", &path))?.is_some() {
+                    break;
+                }
+                if environment.clock.elapsed() >= deadline {
+                    return Ok(false);
+                }
+                environment.clock.sleep(Duration::from_millis(20));
+            }
+            // Nobody can begin in an epoch that is over, so the file has done its work.
+            files::remove_if_present(environment, &path)?;
+        }
+        Ok(true)
+    }
+
+    fn remove_abandoned(&self, done: &mut Collection) -> Result<(), StoreError> {
+        for directory in [paths::SEGMENTS, paths::TMP, paths::LOCKS] {
+            let abandoned = recover::abandoned_in(self.environment(), directory)?;
+            for file in &abandoned {
+                if files::remove_if_present(self.environment(), &file.path)? {
+                    done.freed_bytes += file.bytes;
+                    done.abandoned_removed += 1;
+                }
+            }
+            if !abandoned.is_empty() {
+                files::sync_directory(self.environment(), &paths::directory(directory))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn sorted<T: Ord>(set: HashSet<T>) -> Vec<T> {
+    let mut list: Vec<_> = set.into_iter().collect();
+    list.sort_unstable();
+    list
+}
+
+/// Marks what all images need; fails if that cannot be known in full.
+fn mark(session: &Session) -> Result<Marked, StoreError> {
+    let index = session.index()?;
+    // A run that cannot be used was replaced by tables; a table that cannot be read hides chunks that may be needed.
+    // Their segments are never candidates, so what they hide is safe.
+    Marked::mark(session, index, &session.images()?)
+}
+
+fn plan(
+    session: &Session,
+    sealed: &[(SegmentNumber, u64)],
+    living: &HashSet<IngestId>,
+    marked: &Marked,
+    min_live: f64,
+) -> Result<Plan, StoreError> {
+    let index = session.index()?;
+    let mut plan = Plan::default();
+    for (number, bytes) in sealed {
+        if index
+            .damaged_segments
+            .iter()
+            .any(|(damaged, _)| damaged == number)
+        {
+            continue;
+        }
+        let live = marked.places.count_in(*number);
+        let rows = match SegmentTable::count_rows(session.environment(), *number) {
+            Ok(rows) => u64::from(rows),
+            // It cannot be proved garbage, so it stays.
+            Err(StoreError::Corrupt { .. }) => continue,
+            Err(error) => return Err(error),
+        };
+        if (live == rows && rows > 0) || is_living(read_ingest(session, *number), living)? {
+            continue;
+        }
+        let table = match SegmentTable::read(session, *number) {
+            Ok(table) => table,
+            Err(StoreError::Corrupt { .. }) => continue,
+            Err(error) => return Err(error),
+        };
+        if hides_missing(session, &table, marked) {
+            continue;
+        }
+        let survivors = table
+            .run_rows()
+            .filter(|row| marked.places.contains(row.place));
+        let live_bytes: u64 = survivors.map(|row| row.record_bytes() as u64).sum();
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a share of a segment's bytes needs no more than 52 bits"
+        )]
+        let share = live_bytes as f64 / *bytes as f64;
+        if live == 0 {
+            plan.dead.push((*number, *bytes));
+        } else if share < min_live {
+            plan.survivor_bytes += live_bytes;
+            plan.rewrite.push((table, *bytes));
+        }
+    }
+    for id in layer::list_layers(session.environment())? {
+        if marked.layers.contains(&id) {
+            continue;
+        }
+        match layer::Layer::open(session.environment(), &id) {
+            Ok(layer) if !living.contains(&layer.summary().ingest) => {
+                plan.layers.push((id, layer.file_bytes()))
+            }
+            // Damaged layers are for repair to judge; vanished ones are nobody's concern.
+            Ok(_) | Err(StoreError::Corrupt { .. } | StoreError::LayerMissing { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(plan)
+}
+
+fn is_living(
+    ingest: Result<IngestId, StoreError>,
+    living: &HashSet<IngestId>,
+) -> Result<bool, StoreError> {
+    match ingest {
+        Ok(id) => Ok(living.contains(&id)),
+        // A head that cannot be read names nobody: the segment stays.
+        Err(StoreError::Corrupt { .. }) => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+/// Tells whether a segment has, in quarantine, the only trace of a chunk that is needed.
+fn hides_missing(session: &Session, table: &SegmentTable, marked: &Marked) -> bool {
+    let mut suspects = table
+        .run_rows()
+        .filter(|row| session.quarantine().contains(row.place));
+    !marked.missing.is_empty() && suspects.any(|row| marked.missing.contains(&row.id))
+}
+
+/// Copies what is needed out of the segments to be rewritten, in stream order, and reads it back. Returns the bytes
+/// of the new segments.
+fn move_survivors(session: &Session, plan: &Plan, marked: &Marked) -> Result<u64, StoreError> {
+    if plan.rewrite.is_empty() {
+        return Ok(0);
+    }
+    let ingest = Ingest::begin(session)?;
+    let mut moved = Vec::new();
+    for (table, _) in &plan.rewrite {
+        for row in table
+            .run_rows()
+            .filter(|row| marked.places.contains(row.place))
+        {
+            let block = session.read_chunk_at(&row)?;
+            // The record was just checked from header to hash: it is copied as it stands.
+            let path = paths::sealed_segment(row.place.segment);
+            let record = session.read_segment(&row, row.record_bytes())?.wait();
+            let record = record.map_err(StoreError::io("read", &path))?;
+            let header = RecordHeader::decode(&record, session.block_size().bytes());
+            let codec = header.map_or(Codec::Raw, |header| header.codec);
+            drop(block);
+            ingest.store(&Encoded {
+                id: row.id,
+                record,
+                codec,
+                stored_length: row.stored_length,
+            })?;
+            moved.push(row.id);
+        }
+    }
+    ingest.seal_all()?;
+    read_back(session.store(), plan, &moved)?;
+    Ok(ingest.totals().stored_bytes)
+}
+
+/// Reads every survivor from where it stands now, before the old copy is given up.
+fn read_back(
+    store: &Store,
+    plan: &Plan,
+    moved: &[tegula_format::ChunkId],
+) -> Result<(), StoreError> {
+    let session = store.begin()?;
+    let old: HashSet<_> = plan
+        .rewrite
+        .iter()
+        .map(|(table, _)| table.header.number)
+        .collect();
+    let index = session.index()?;
+    for id in moved {
+        let row = index
+            .places(id)
+            .find(|row| !old.contains(&row.place.segment));
+        session.read_chunk_at(&row.ok_or(StoreError::ChunkMissing { id: *id })?)?;
+    }
+    Ok(())
+}
+
+/// Takes from the condemned whatever images published since the marking need.
+fn spare(
+    session: &Session,
+    records: &[ImageRecord],
+    segments: &mut HashSet<SegmentNumber>,
+    layers: &mut HashSet<LayerId>,
+) -> Result<(), StoreError> {
+    if records.is_empty() {
+        return Ok(());
+    }
+    let index: &Index = session.index()?;
+    for record in records {
+        let stack = crate::LayerStack::open(session, &record.layer)?;
+        stack
+            .layers()
+            .iter()
+            .for_each(|layer| _ = layers.remove(&layer.id()));
+        for chunk in stack.chunks() {
+            let (_, id) = chunk?;
+            let usable = |segment| index.places(&id).any(|row| row.place.segment == segment);
+            if index
+                .places(&id)
+                .any(|row| !segments.contains(&row.place.segment))
+            {
+                continue;
+            }
+            segments.retain(|segment| !usable(*segment));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! What can go wrong in a store.
+
+use crate::ChunkDamage;
+use std::io;
+use tegula_format::{ChunkId, Corruption, ImageName, LayerId, SegmentNumber};
+use tegula_io::StorePath;
+
+/// An error of the store. Each variant is a decision its caller can make; the fields say what, where, found, expected.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The storage failed. After a failed write or sync the unfinished work is abandoned, nothing finished is touched.
+    #[error("cannot {action} {path}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file of the store.
+        path: StorePath,
+        /// What the storage said.
+        source: io::Error,
+    },
+    /// A file of the store is damaged. `verify` tells how far it goes, `repair` mends what can be mended.
+    #[error("{path} is damaged")]
+    Corrupt {
+        /// The file.
+        path: StorePath,
+        /// What is wrong with it.
+        source: Corruption,
+    },
+    /// A file of the store needs a newer program. Nothing is damaged.
+    #[error("{path} needs a newer tegula")]
+    NeedsNewerProgram {
+        /// The file.
+        path: StorePath,
+        /// What this program does not know.
+        source: Corruption,
+    },
+    /// The directory is no store.
+    #[error("this directory is not a tegula store: it has no tegula.store")]
+    NotAStore,
+    /// A store cannot be made here.
+    #[error("a store cannot be made here: {found}")]
+    NotEmpty {
+        /// What is in the way.
+        found: String,
+    },
+    /// There is no image of that name.
+    #[error("there is no image {name:?}")]
+    ImageNotFound {
+        /// The name.
+        name: String,
+    },
+    /// There is an image of that name already.
+    #[error("there is an image {name:?} already")]
+    ImageExists {
+        /// The name.
+        name: ImageName,
+    },
+    /// The image was replaced, renamed or removed by somebody else meanwhile.
+    #[error("image {name:?} was changed by somebody else meanwhile")]
+    ImageChanged {
+        /// The name.
+        name: ImageName,
+    },
+    /// A chunk that an image needs stands nowhere in the store.
+    #[error("chunk {id} is in no segment")]
+    ChunkMissing {
+        /// The chunk.
+        id: ChunkId,
+    },
+    /// A chunk is there, but its bytes are not what they were.
+    #[error("segment {segment} at {offset:#x}: chunk {id} is damaged")]
+    ChunkDamaged {
+        /// The segment.
+        segment: SegmentNumber,
+        /// Where its record begins.
+        offset: u64,
+        /// The chunk that should be there.
+        id: ChunkId,
+        /// What is wrong with it.
+        source: ChunkDamage,
+    },
+    /// A layer that an image needs is not there.
+    #[error("layer {id} is missing")]
+    LayerMissing {
+        /// The layer.
+        id: LayerId,
+    },
+    /// Someone else is doing what only one may do.
+    #[error("{what} is under way in another process")]
+    Busy {
+        /// What they are doing.
+        what: &'static str,
+    },
+    /// The store is full: every segment number was given out.
+    #[error("the store has no segment number left")]
+    OutOfSegments,
+}
+
+impl StoreError {
+    pub(crate) fn io(action: &'static str, path: &StorePath) -> impl FnOnce(io::Error) -> Self {
+        let path = path.clone();
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
+    }
+
+    pub(crate) fn corrupt(path: &StorePath) -> impl FnOnce(Corruption) -> Self {
+        let path = path.clone();
+        move |source| match source.needs_newer_program() {
+            true => Self::NeedsNewerProgram { path, source },
+            false => Self::Corrupt { path, source },
+        }
+    }
+
+    /// Tells whether the store's content is damaged (as opposed to a wrong request or a failing device).
+    pub fn is_corruption(&self) -> bool {
+        matches!(
+            self,
+            Self::Corrupt { .. }
+                | Self::ChunkMissing { .. }
+                | Self::ChunkDamaged { .. }
+                | Self::LayerMissing { .. }
+        )
+    }
+
+    /// Tells whether a file was simply not there.
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}

@@ -1,0 +1,176 @@
+//! Whole small files: read at once, written so that a reader finds all of one or nothing.
+
+use crate::{Environment, StoreError, paths};
+use tegula_io::{Buffer, Existing, Mapped, NewFile, StorePath};
+
+/// The largest file that is read into memory at once; larger ones are mapped.
+const WHOLE_FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// Reads a whole small file.
+pub(crate) fn read_whole(
+    environment: &Environment,
+    path: &StorePath,
+) -> Result<Buffer, StoreError> {
+    let file = environment
+        .storage
+        .open(path)
+        .map_err(StoreError::io("open", path))?;
+    if file.bytes() > WHOLE_FILE_BYTES_MAX {
+        let source = std::io::Error::other(format!(
+            "{} bytes are too many for such a file",
+            file.bytes()
+        ));
+        return Err(StoreError::Io {
+            action: "read",
+            path: path.clone(),
+            source,
+        });
+    }
+    let length = usize::try_from(file.bytes()).expect("because the length was just limited");
+    file.read_at(0, length)
+        .wait()
+        .map_err(StoreError::io("read", path))
+}
+
+/// Reads a whole small file, or `None` if there is none.
+pub(crate) fn read_if_present(
+    environment: &Environment,
+    path: &StorePath,
+) -> Result<Option<Buffer>, StoreError> {
+    match read_whole(environment, path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A file in the temporary directory. Unless it is published it is taken away again; whoever is killed before leaves
+/// it to garbage collection.
+#[derive(Debug)]
+pub(crate) struct TemporaryFile<'a> {
+    environment: &'a Environment,
+    path: StorePath,
+    file: Option<Box<dyn NewFile>>,
+}
+
+impl<'a> TemporaryFile<'a> {
+    pub(crate) fn create(environment: &'a Environment) -> Result<Self, StoreError> {
+        let directory = paths::directory(paths::TMP);
+        let random = environment
+            .random
+            .id()
+            .map_err(StoreError::io("name a file in", &directory))?;
+        let path = paths::tmp(&random);
+        let file = environment
+            .storage
+            .create(&path)
+            .map_err(StoreError::io("create", &path))?;
+        Ok(Self {
+            environment,
+            path,
+            file: Some(file),
+        })
+    }
+
+    pub(crate) fn append(&mut self, bytes: Buffer) -> Result<(), StoreError> {
+        let file = self
+            .file
+            .as_mut()
+            .expect("because only publish() and drop() take it");
+        file.append(bytes)
+            .map_err(StoreError::io("write", &self.path))
+    }
+
+    /// Maps what was appended so far; it is not synced.
+    pub(crate) fn map(&mut self) -> Result<Mapped, StoreError> {
+        let file = self
+            .file
+            .as_mut()
+            .expect("because only publish() and drop() take it");
+        file.flush().map_err(StoreError::io("write", &self.path))?;
+        let opened = self
+            .environment
+            .storage
+            .open(&self.path)
+            .map_err(StoreError::io("open", &self.path))?;
+        opened.map().map_err(StoreError::io("map", &self.path))
+    }
+
+    /// Makes the content durable, then the name: synced, renamed, directory synced.
+    pub(crate) fn publish(mut self, to: &StorePath, existing: Existing) -> Result<(), StoreError> {
+        let mut file = self
+            .file
+            .take()
+            .expect("because only publish() and drop() take it");
+        let storage = &self.environment.storage;
+        let done = file
+            .sync()
+            .map_err(StoreError::io("sync", &self.path))
+            .and_then(|()| {
+                storage
+                    .rename(&self.path, to, existing)
+                    .map_err(StoreError::io("publish", to))
+            });
+        if done.is_err() {
+            // The lock goes with the handle, so the name goes first.
+            drop(storage.remove(&self.path));
+        }
+        done?;
+        drop(file);
+        sync_directory(self.environment, &to.parent())
+    }
+}
+
+impl Drop for TemporaryFile<'_> {
+    fn drop(&mut self) {
+        if self.file.is_some() {
+            // If this fails the file is abandoned, and collection takes it.
+            drop(self.environment.storage.remove(&self.path));
+        }
+    }
+}
+
+/// Writes a whole file and makes it durable under its name.
+pub(crate) fn publish(
+    environment: &Environment,
+    path: &StorePath,
+    bytes: &[u8],
+    existing: Existing,
+) -> Result<(), StoreError> {
+    let mut file = TemporaryFile::create(environment)?;
+    file.append(Buffer::copied(bytes))?;
+    file.publish(path, existing)
+}
+
+/// Removes a file if it is there; the removal is durable after [`sync_directory`].
+pub(crate) fn remove_if_present(
+    environment: &Environment,
+    path: &StorePath,
+) -> Result<bool, StoreError> {
+    match environment.storage.remove(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(StoreError::io("remove", path)(error)),
+    }
+}
+
+pub(crate) fn sync_directory(
+    environment: &Environment,
+    path: &StorePath,
+) -> Result<(), StoreError> {
+    environment
+        .storage
+        .sync_directory(path)
+        .map_err(StoreError::io("sync directory", path))
+}
+
+pub(crate) fn list(
+    environment: &Environment,
+    name: &str,
+) -> Result<Vec<tegula_io::Entry>, StoreError> {
+    let path = paths::directory(name);
+    environment
+        .storage
+        .list(&path)
+        .map_err(StoreError::io("list", &path))
+}

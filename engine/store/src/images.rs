@@ -1,0 +1,235 @@
+//! Image records: what makes an image exist, under its name (SPEC 7).
+//!
+//! A record changes only under the commit lock, by a rename that replaces it as a whole.
+
+use crate::{Environment, Session, Store, StoreError, files, paths};
+use std::collections::HashSet;
+use tegula_format::{Corruption, ImageName, ImageRecord, LayerId, RecordId, Structure};
+use tegula_io::{Existing, StorePath};
+
+/// The files of damaged records, each with what is wrong with it.
+pub(crate) type DamagedRecords = Vec<(StorePath, StoreError)>;
+
+impl Session {
+    /// Returns the record of an image.
+    ///
+    /// # Errors
+    /// [`StoreError::ImageNotFound`], or [`StoreError::Corrupt`] if its record is damaged.
+    pub fn image(&self, name: &ImageName) -> Result<ImageRecord, StoreError> {
+        read_record(self.environment(), name)?.ok_or_else(|| StoreError::ImageNotFound {
+            name: name.as_str().to_owned(),
+        })
+    }
+
+    /// Returns the records of all images, by name. One damaged record fails the whole call: nobody may take a list
+    /// that lacks an image for complete.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] or [`StoreError::Io`].
+    pub fn images(&self) -> Result<Vec<ImageRecord>, StoreError> {
+        let (records, damage) = self.images_and_damage()?;
+        damage
+            .into_iter()
+            .next()
+            .map_or(Ok(records), |(_, error)| Err(error))
+    }
+
+    /// Returns the readable records by name, and for each damaged one its file and what is wrong with it.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if the list itself cannot be read.
+    pub(crate) fn images_and_damage(
+        &self,
+    ) -> Result<(Vec<ImageRecord>, DamagedRecords), StoreError> {
+        let (mut records, mut damage) = (Vec::new(), Vec::new());
+        for entry in files::list(self.environment(), paths::IMAGES)? {
+            let path = paths::directory(paths::IMAGES).join(&entry.name);
+            let Some(name) = paths::parse_image(&entry.name) else {
+                let reason = "no image has such a file name".to_owned();
+                let source = Corruption::Body {
+                    what: Structure::ImageRecord,
+                    reason,
+                };
+                damage.push((path.clone(), StoreError::Corrupt { path, source }));
+                continue;
+            };
+            match read_record(self.environment(), &name) {
+                Ok(record) => records.extend(record),
+                Err(
+                    error @ (StoreError::Corrupt { .. } | StoreError::NeedsNewerProgram { .. }),
+                ) => {
+                    damage.push((path, error));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let superseded: HashSet<RecordId> = records
+            .iter()
+            .filter_map(|record| record.supersedes)
+            .collect();
+        records.retain(|record| !superseded.contains(&record.id));
+        Ok((records, damage))
+    }
+}
+
+impl Store {
+    /// Gives an image another name. Its content, its digest and its layers stay.
+    ///
+    /// # Errors
+    /// [`StoreError::ImageNotFound`], [`StoreError::ImageExists`].
+    pub fn rename(&self, from: &ImageName, to: &ImageName) -> Result<ImageRecord, StoreError> {
+        let session = self.begin()?;
+        let _lock = self.commit_lock()?;
+        let old = session.image(from)?;
+        finish_rename(&session, &old)?;
+        if from == to {
+            return Ok(old);
+        }
+        let new = ImageRecord {
+            id: self.new_record_id()?,
+            name: to.clone(),
+            supersedes: Some(old.id),
+            ..old.clone()
+        };
+        // From here on the image has its new name, whether or not the old file is gone yet.
+        self.publish_new(&session, &new)?;
+        remove_record(self.environment(), from)?;
+        Ok(new)
+    }
+
+    /// Removes an image. Others that share its layers or chunks stay whole; space is freed by collection.
+    ///
+    /// # Errors
+    /// [`StoreError::ImageNotFound`].
+    pub fn remove(&self, name: &ImageName) -> Result<ImageRecord, StoreError> {
+        let session = self.begin()?;
+        let _lock = self.commit_lock()?;
+        let record = session.image(name)?;
+        // First, or the old name would come back when this record is gone.
+        finish_rename(&session, &record)?;
+        remove_record(self.environment(), name)?;
+        Ok(record)
+    }
+
+    /// Publishes the record of a new image, under the commit lock.
+    pub(crate) fn publish_new(
+        &self,
+        session: &Session,
+        record: &ImageRecord,
+    ) -> Result<(), StoreError> {
+        match self.publish_record(record, Existing::Refuse) {
+            Err(StoreError::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::AlreadyExists =>
+            {
+                // A rename that was interrupted may have left its old name behind.
+                let others = session.images()?;
+                if others.iter().any(|other| other.name == record.name) {
+                    return Err(StoreError::ImageExists {
+                        name: record.name.clone(),
+                    });
+                }
+                remove_record(self.environment(), &record.name)?;
+                self.publish_record(record, Existing::Refuse)
+            }
+            done => done,
+        }
+    }
+
+    /// Publishes a record in place of another of that name, under the commit lock.
+    pub(crate) fn publish_replacing(
+        &self,
+        session: &Session,
+        record: &ImageRecord,
+    ) -> Result<(), StoreError> {
+        if let Some(old) = read_record(self.environment(), &record.name)? {
+            finish_rename(session, &old)?;
+        }
+        self.publish_record(record, Existing::Replace)
+    }
+
+    fn publish_record(&self, record: &ImageRecord, existing: Existing) -> Result<(), StoreError> {
+        files::publish(
+            self.environment(),
+            &paths::image(&record.name),
+            &record.encode(),
+            existing,
+        )
+    }
+
+    /// Puts an image on another layer that maps the same content, under the commit lock.
+    pub(crate) fn replace_layer(
+        &self,
+        session: &Session,
+        old: &ImageRecord,
+        layer: LayerId,
+    ) -> Result<ImageRecord, StoreError> {
+        let current = read_record(self.environment(), &old.name)?;
+        if current.as_ref().map(|record| record.id) != Some(old.id) {
+            return Err(StoreError::ImageChanged {
+                name: old.name.clone(),
+            });
+        }
+        let new = ImageRecord {
+            id: self.new_record_id()?,
+            layer,
+            supersedes: None,
+            ..old.clone()
+        };
+        self.publish_replacing(session, &new)?;
+        Ok(new)
+    }
+
+    pub(crate) fn new_record_id(&self) -> Result<RecordId, StoreError> {
+        let directory = paths::directory(paths::IMAGES);
+        let id = self
+            .environment()
+            .random
+            .id()
+            .map_err(StoreError::io("name a record in", &directory))?;
+        Ok(RecordId::from_bytes(id))
+    }
+}
+
+/// Takes away the old name of an image whose rename was interrupted, under the commit lock.
+fn finish_rename(session: &Session, record: &ImageRecord) -> Result<(), StoreError> {
+    let Some(superseded) = record.supersedes else {
+        return Ok(());
+    };
+    let environment = session.environment();
+    for entry in files::list(environment, paths::IMAGES)? {
+        let Some(name) = paths::parse_image(&entry.name) else {
+            continue;
+        };
+        if let Ok(Some(old)) = read_record(environment, &name)
+            && old.id == superseded
+        {
+            remove_record(environment, &name)?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_record(environment: &Environment, name: &ImageName) -> Result<(), StoreError> {
+    files::remove_if_present(environment, &paths::image(name))?;
+    files::sync_directory(environment, &paths::directory(paths::IMAGES))
+}
+
+fn read_record(
+    environment: &Environment,
+    name: &ImageName,
+) -> Result<Option<ImageRecord>, StoreError> {
+    let path = paths::image(name);
+    let Some(bytes) = files::read_if_present(environment, &path)? else {
+        return Ok(None);
+    };
+    let record = ImageRecord::decode(&bytes).map_err(StoreError::corrupt(&path))?;
+    if record.name != *name {
+        let reason = format!("it is the record of {:?}", record.name.as_str());
+        let source = Corruption::Body {
+            what: Structure::ImageRecord,
+            reason,
+        };
+        return Err(StoreError::Corrupt { path, source });
+    }
+    Ok(Some(record))
+}

@@ -1,0 +1,401 @@
+//! The index: where a chunk stands (SPEC 5). Derived from the segments' tables of contents.
+
+use crate::segment::{SegmentTable, list_sealed};
+use crate::{Environment, Session, StoreError, files, paths};
+use roaring::RoaringBitmap;
+use std::io;
+use tegula_format::{
+    ChunkId, Corruption, ENVELOPE_BYTES, GcState, Place, QuarantineList, RUN_ROW_BYTES, RunBuilder,
+    RunHeader, RunRow, RunSections, SegmentNumber, encode_run, envelope_length,
+};
+use tegula_io::{Buffer, Existing, LockMode, Mapped, StorePath};
+
+/// More runs than this are merged by the next writer.
+pub const RUNS_MAX: usize = 8;
+
+/// One run, mapped.
+#[derive(Debug, Clone)]
+pub(crate) struct Run {
+    /// Its file; a run in memory has none.
+    pub(crate) path: Option<StorePath>,
+    mapped: Mapped,
+    header: RunHeader,
+    pub(crate) segments: Vec<SegmentNumber>,
+}
+
+impl Run {
+    pub(crate) fn new(path: Option<StorePath>, mapped: Mapped) -> Result<Self, Corruption> {
+        let bytes = mapped.as_slice();
+        let header = RunHeader::decode(bytes, bytes.len() as u64)?;
+        let segments = RunSections::new(&header, bytes)?.segments()?;
+        Ok(Self {
+            path,
+            mapped,
+            header,
+            segments,
+        })
+    }
+
+    /// Makes a run of rows in any order.
+    pub(crate) fn in_memory(mut rows: Vec<RunRow>, segments: Vec<SegmentNumber>) -> Self {
+        rows.sort_unstable();
+        let bytes = encode_run(&rows, segments);
+        Self::new(None, Mapped::new(bytes)).expect("because it was just encoded")
+    }
+
+    pub(crate) fn open(environment: &Environment, path: &StorePath) -> Result<Self, StoreError> {
+        let file = environment
+            .storage
+            .open(path)
+            .map_err(StoreError::io("open", path))?;
+        // Checked before mapping, so that a file cut short is an error and not a fault.
+        let head = file.bytes().min(ENVELOPE_BYTES as u64);
+        let head = usize::try_from(head).expect("because an envelope is short");
+        let head = file
+            .read_at(0, head)
+            .wait()
+            .map_err(StoreError::io("read", path))?;
+        if let Ok(length) = envelope_length(&head).map(|length| length as u64)
+            && length > file.bytes()
+        {
+            let what = tegula_format::Structure::Run;
+            let source = Corruption::Truncated {
+                what,
+                need: length,
+                have: file.bytes(),
+            };
+            return Err(StoreError::corrupt(path)(source));
+        }
+        let mapped = file.map().map_err(StoreError::io("map", path))?;
+        Self::new(Some(path.clone()), mapped).map_err(StoreError::corrupt(path))
+    }
+
+    pub(crate) fn sections(&self) -> RunSections<'_> {
+        RunSections::new(&self.header, self.mapped.as_slice())
+            .expect("because new() split it before")
+    }
+
+    pub(crate) fn find(&self, id: &ChunkId) -> impl Iterator<Item = RunRow> + '_ {
+        let sections = self.sections();
+        let rows = sections.may_contain(id).then(|| sections.find(id));
+        rows.into_iter().flatten()
+    }
+}
+
+/// Everything a session knows about where chunks stand.
+#[derive(Debug)]
+pub struct Index {
+    pub(crate) runs: Vec<Run>,
+    /// Sealed segments that were there, condemned ones too.
+    pub(crate) sealed: RoaringBitmap,
+    condemned: RoaringBitmap,
+    quarantine: QuarantineList,
+    /// Runs that cannot be used, and why.
+    pub(crate) damaged_runs: Vec<StoreError>,
+    /// Segments whose own table cannot be read, and why.
+    pub(crate) damaged_segments: Vec<(SegmentNumber, StoreError)>,
+    /// Whether some segment was in no run and had to be read for its table.
+    pub(crate) has_gaps: bool,
+}
+
+impl Index {
+    /// Loads the runs, and the tables of contents of the segments that no run covers.
+    pub(crate) fn load(session: &Session) -> Result<Self, StoreError> {
+        loop {
+            // Segments first: a run is published after its segments, so what is listed here and in no run later
+            // truly is in none.
+            let sealed = list_sealed(session.environment())?;
+            match open_runs(session.environment()) {
+                // Merged away between listing and opening: the merged run is there now.
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error),
+                Ok((runs, damaged_runs)) => {
+                    let covered: RoaringBitmap = runs
+                        .iter()
+                        .flat_map(|run| &run.segments)
+                        .map(|segment| segment.get())
+                        .collect();
+                    let missing = sealed.iter().map(|(number, _)| *number);
+                    let missing: Vec<_> = missing
+                        .filter(|number| !covered.contains(number.get()))
+                        .collect();
+                    let mut index = Self::with_tables(session, &missing)?;
+                    index.has_gaps = !missing.is_empty();
+                    index.runs.extend(runs);
+                    index.damaged_runs = damaged_runs;
+                    index.sealed = sealed.iter().map(|(number, _)| number.get()).collect();
+                    return Ok(index);
+                }
+            }
+        }
+    }
+
+    /// Makes an index from the tables of contents of all segments; nothing derived is read.
+    pub(crate) fn from_tables(session: &Session) -> Result<Self, StoreError> {
+        let sealed = list_sealed(session.environment())?;
+        let numbers: Vec<_> = sealed.iter().map(|(number, _)| *number).collect();
+        let mut index = Self::with_tables(session, &numbers)?;
+        index.sealed = numbers.iter().map(|number| number.get()).collect();
+        Ok(index)
+    }
+
+    fn with_tables(session: &Session, numbers: &[SegmentNumber]) -> Result<Self, StoreError> {
+        let (mut rows, mut read, mut damaged_segments) = (Vec::new(), Vec::new(), Vec::new());
+        for number in numbers {
+            match SegmentTable::read(session, *number) {
+                Ok(table) => {
+                    rows.extend(table.run_rows());
+                    read.push(*number);
+                }
+                // Collected since it was listed: only a condemned segment can be.
+                Err(error) if error.is_not_found() => {}
+                Err(error @ StoreError::Corrupt { .. }) => damaged_segments.push((*number, error)),
+                Err(error) => return Err(error),
+            }
+        }
+        let runs = if read.is_empty() {
+            Vec::new()
+        } else {
+            vec![Run::in_memory(rows, read)]
+        };
+        let condemned = condemned_set(session.state());
+        let quarantine = session.quarantine().clone();
+        let sealed = RoaringBitmap::new();
+        Ok(Self {
+            runs,
+            sealed,
+            condemned,
+            quarantine,
+            damaged_runs: Vec::new(),
+            damaged_segments,
+            has_gaps: false,
+        })
+    }
+
+    /// Finds a chunk: its lowest place that is neither condemned nor in quarantine.
+    ///
+    /// The lowest, so that everybody who asks gets the same place, and accounting can count places.
+    pub fn lookup(&self, id: &ChunkId) -> Option<RunRow> {
+        self.places(id)
+            .filter(|row| !self.condemned.contains(row.place.segment.get()))
+            .min_by_key(|row| row.place)
+    }
+
+    /// Finds a chunk that may stand only in condemned segments: to carry it over before they go.
+    pub(crate) fn lookup_even_condemned(&self, id: &ChunkId) -> Option<RunRow> {
+        self.lookup(id)
+            .or_else(|| self.places(id).min_by_key(|row| row.place))
+    }
+
+    /// Returns every place of a chunk that is not in quarantine.
+    pub(crate) fn places<'a>(&'a self, id: &'a ChunkId) -> impl Iterator<Item = RunRow> + 'a {
+        let rows = self.runs.iter().flat_map(move |run| run.find(id));
+        rows.filter(|row| {
+            self.sealed.contains(row.place.segment.get()) && !self.quarantine.contains(row.place)
+        })
+    }
+
+    /// Tells whether a place holds a chunk that can be used.
+    pub(crate) fn is_usable(&self, place: Place) -> bool {
+        !self.condemned.contains(place.segment.get()) && !self.quarantine.contains(place)
+    }
+
+    /// Returns how many chunks the index lists, duplicates included.
+    pub fn rows(&self) -> usize {
+        self.runs.iter().map(|run| run.sections().len()).sum()
+    }
+}
+
+fn condemned_set(state: &GcState) -> RoaringBitmap {
+    state
+        .condemned_segments
+        .iter()
+        .map(|segment| segment.get())
+        .collect()
+}
+
+/// Opens every run; damaged ones are set aside, since their segments' tables can stand in for them.
+fn open_runs(environment: &Environment) -> Result<(Vec<Run>, Vec<StoreError>), StoreError> {
+    let (mut runs, mut damaged) = (Vec::new(), Vec::new());
+    for entry in files::list(environment, paths::INDEX)? {
+        if !entry.name.ends_with(".run") {
+            continue;
+        }
+        match Run::open(
+            environment,
+            &paths::directory(paths::INDEX).join(&entry.name),
+        ) {
+            Ok(run) => runs.push(run),
+            Err(error @ StoreError::Corrupt { .. }) => damaged.push(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((runs, damaged))
+}
+
+/// Publishes a run of rows in any order, and returns it mapped.
+pub(crate) fn publish_run(
+    environment: &Environment,
+    mut rows: Vec<RunRow>,
+    segments: &[SegmentNumber],
+) -> Result<Run, StoreError> {
+    rows.sort_unstable();
+    rows.dedup();
+    let path = new_run_path(environment)?;
+    files::publish(
+        environment,
+        &path,
+        &encode_run(&rows, segments.iter().copied()),
+        Existing::Refuse,
+    )?;
+    Run::open(environment, &path)
+}
+
+fn new_run_path(environment: &Environment) -> Result<StorePath, StoreError> {
+    let directory = paths::directory(paths::INDEX);
+    Ok(paths::run(
+        &environment
+            .random
+            .id()
+            .map_err(StoreError::io("name a file in", &directory))?,
+    ))
+}
+
+/// Tidies the index: covers segments no run covers, and merges runs when there are many or some list removed segments.
+/// Does nothing if somebody else is at it. The index is derived: whatever fails here can be done again.
+pub(crate) fn tidy(session: &Session, rewrite_all: bool) -> Result<(), StoreError> {
+    let environment = session.environment();
+    let path = paths::index_lock();
+    let lock = environment
+        .storage
+        .try_lock(&path, LockMode::Exclusive)
+        .map_err(StoreError::io("lock", &path))?;
+    let Some(_lock) = lock else { return Ok(()) };
+    let index = Index::load(session)?;
+    let stale = |run: &Run| {
+        run.segments
+            .iter()
+            .any(|segment| !index.sealed.contains(segment.get()))
+    };
+    let mut victims: Vec<&Run> = if rewrite_all || index.has_gaps || index.runs.iter().any(stale) {
+        index
+            .runs
+            .iter()
+            .filter(|run| rewrite_all || run.path.is_none() || stale(run))
+            .collect()
+    } else {
+        Vec::new()
+    };
+    if index.runs.len() - victims.len() + usize::from(!victims.is_empty()) > RUNS_MAX {
+        victims = smallest_runs(&index.runs);
+    }
+    if victims.is_empty() {
+        return Ok(());
+    }
+    merge(environment, &victims, &index.sealed)?;
+    for path in victims.iter().filter_map(|run| run.path.as_ref()) {
+        files::remove_if_present(environment, path)?;
+    }
+    files::sync_directory(environment, &paths::directory(paths::INDEX))
+}
+
+/// Chooses what to merge so that run sizes grow geometrically: from the smallest up, as long as the next is no more
+/// than twice all before. Each row is then merged a logarithmic number of times.
+fn smallest_runs(runs: &[Run]) -> Vec<&Run> {
+    let mut by_size: Vec<_> = runs.iter().collect();
+    by_size.sort_by_key(|run| run.sections().len());
+    let mut total = 0;
+    let chosen = by_size.iter().enumerate().take_while(|(position, run)| {
+        let length = run.sections().len();
+        let take = *position < RUNS_MAX / 2 || length <= total * 2;
+        total += length;
+        take
+    });
+    let count = chosen.count();
+    by_size.truncate(count);
+    by_size
+}
+
+/// Writes the rows of several runs as one, leaving out those of segments that are gone.
+fn merge(
+    environment: &Environment,
+    runs: &[&Run],
+    sealed: &RoaringBitmap,
+) -> Result<(), StoreError> {
+    let mut segments: Vec<_> = runs
+        .iter()
+        .flat_map(|run| run.segments.iter().copied())
+        .collect();
+    segments.retain(|segment| sealed.contains(segment.get()));
+    let rows_max: usize = runs.iter().map(|run| run.sections().len()).sum();
+    let mut builder = RunBuilder::new(rows_max as u64, segments);
+    merged_rows(runs, sealed).for_each(|row| builder.push(&row));
+    let path = new_run_path(environment)?;
+    let mut file = files::TemporaryFile::create(environment)?;
+    file.append(Buffer::from(builder.head()))?;
+    let mut batch = Buffer::with_capacity(1 << 20);
+    for row in merged_rows(runs, sealed) {
+        if batch.len() + RUN_ROW_BYTES > 1 << 20 {
+            file.append(std::mem::replace(
+                &mut batch,
+                Buffer::with_capacity(1 << 20),
+            ))?;
+        }
+        batch.as_vec_mut().extend_from_slice(&row.encode());
+    }
+    file.append(batch)?;
+    file.publish(&path, Existing::Refuse)
+}
+
+/// Returns the rows of several runs in order, each once.
+fn merged_rows<'a>(
+    runs: &'a [&Run],
+    sealed: &'a RoaringBitmap,
+) -> impl Iterator<Item = RunRow> + 'a {
+    let mut heads: Vec<_> = runs
+        .iter()
+        .map(|run| run.sections().rows().peekable())
+        .collect();
+    let mut last = None;
+    std::iter::from_fn(move || {
+        loop {
+            let next = heads
+                .iter_mut()
+                .filter_map(|head| head.peek().copied())
+                .min()?;
+            heads.iter_mut().for_each(|head| _ = head.next_if_eq(&next));
+            // A damaged run might not be sorted; its rows are then left to its segments' tables.
+            if last.is_none_or(|last| last < next) && sealed.contains(next.place.segment.get()) {
+                last = Some(next);
+                return Some(next);
+            }
+        }
+    })
+}
+
+/// Moves every run out of use and makes new ones from the segments' tables.
+pub(crate) fn rebuild(session: &Session) -> Result<(), StoreError> {
+    let environment = session.environment();
+    let path = paths::index_lock();
+    let _lock = environment
+        .storage
+        .lock(&path, LockMode::Exclusive)
+        .map_err(StoreError::io("lock", &path))?;
+    let old: Vec<_> = files::list(environment, paths::INDEX)?;
+    let index = Index::from_tables(session)?;
+    merge(
+        environment,
+        &index.runs.iter().collect::<Vec<_>>(),
+        &index.sealed,
+    )?;
+    for entry in old {
+        match files::remove_if_present(
+            environment,
+            &paths::directory(paths::INDEX).join(&entry.name),
+        ) {
+            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::IsADirectory => {}
+            other => drop(other?),
+        }
+    }
+    files::sync_directory(environment, &paths::directory(paths::INDEX))
+}

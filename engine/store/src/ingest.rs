@@ -1,0 +1,471 @@
+//! Writing: new chunks into segments, then a layer, then the image record that makes it all count (SPEC 12).
+
+use crate::index::{Run, publish_run};
+use crate::layer::{IdTable, NewLayer};
+use crate::segment::SegmentWriter;
+use crate::{Encoded, Index, LayerStack, Session, Store, StoreError, codec, files, index, paths};
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError, RwLock};
+use tegula_format::{
+    BlockIndex, BlockSet, ChunkId, ImageDigest, ImageDigester, ImageName, ImageRecord, IngestId,
+    LayerId, ParentReference, RunRow, SegmentNumber,
+};
+use tegula_io::{Lock, LockMode};
+
+/// Rows of sealed segments kept in memory before they are published as a run: 12 MiB of them.
+const UNPUBLISHED_ROWS_MAX: usize = 1 << 18;
+
+/// One writer's work. Any number may go on at once, in any number of processes.
+///
+/// Dropped without [`Self::finish`] it leaves nothing that counts: its sealed segments are garbage, which collection
+/// takes, or which the next attempt at the same image uses.
+#[derive(Debug)]
+pub struct Ingest<'a> {
+    session: &'a Session,
+    id: IngestId,
+    index: &'a Index,
+    shared: RwLock<Shared>,
+    writing: Mutex<Writing>,
+    _alive: Lock,
+}
+
+/// What workers ask.
+#[derive(Debug, Default)]
+struct Shared {
+    /// Chunks somebody has undertaken to store and that no run lists yet.
+    claimed: HashSet<ChunkId>,
+    /// What this ingest has published of its own.
+    runs: Vec<Run>,
+}
+
+#[derive(Debug, Default)]
+struct Writing {
+    segment: Option<SegmentWriter>,
+    /// Rows of the segment being written.
+    open_rows: Vec<RunRow>,
+    /// Rows of sealed segments not yet published as a run.
+    rows: Vec<RunRow>,
+    segments: Vec<SegmentNumber>,
+    totals: IngestTotals,
+}
+
+/// What an ingest has written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct IngestTotals {
+    /// Chunks stored.
+    pub new_chunks: u64,
+    /// Their bytes before compression.
+    pub new_bytes: u64,
+    /// Bytes of the sealed segments they went into.
+    pub stored_bytes: u64,
+}
+
+/// What an image is to be.
+#[derive(Debug)]
+pub struct NewImage<'a> {
+    /// Its name.
+    pub name: ImageName,
+    /// Whether it may take the place of an image of that name.
+    pub replace: bool,
+    /// Its length in bytes.
+    pub virtual_size: u64,
+    /// Where it came from.
+    pub parent: Option<ParentReference>,
+    /// The map its own blocks lie over.
+    pub base: Option<&'a LayerStack>,
+    /// The blocks that differ from the base, or, without a base, that hold data.
+    pub data: BlockSet,
+    /// The blocks that the base has and the image reads as zeros.
+    pub zero: BlockSet,
+}
+
+impl<'a> Ingest<'a> {
+    /// Begins to write.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the index cannot be read or the store not be written.
+    pub fn begin(session: &'a Session) -> Result<Self, StoreError> {
+        let environment = session.environment();
+        let locks = paths::directory(paths::LOCKS);
+        let random = environment
+            .random
+            .id()
+            .map_err(StoreError::io("name a file in", &locks))?;
+        let id = IngestId::from_bytes(random);
+        let path = paths::ingest_lock(&id);
+        let alive = environment
+            .storage
+            .lock(&path, LockMode::Exclusive)
+            .map_err(StoreError::io("lock", &path))?;
+        let (shared, writing) = (RwLock::default(), Mutex::default());
+        Ok(Self {
+            session,
+            id,
+            index: session.index()?,
+            shared,
+            writing,
+            _alive: alive,
+        })
+    }
+
+    /// Returns the session this writes in.
+    pub fn session(&self) -> &'a Session {
+        self.session
+    }
+
+    /// Tells whether the store has a chunk. If not, it is the caller's to store: whoever asks next is told that it is
+    /// there. To be asked for a chunk that differs from its parent's at the same block, which is known without.
+    pub fn has_or_claim(&self, id: &ChunkId) -> bool {
+        {
+            let shared = self.shared.read().unwrap_or_else(PoisonError::into_inner);
+            if shared.claimed.contains(id)
+                || shared.runs.iter().any(|run| run.find(id).next().is_some())
+            {
+                return true;
+            }
+        }
+        if self.index.lookup(id).is_some() {
+            return true;
+        }
+        let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
+        !shared.claimed.insert(*id)
+    }
+
+    /// Compresses a block at the store's level.
+    pub fn compress(&self, id: ChunkId, block: &[u8]) -> Encoded {
+        codec::compress(id, block, self.session.store().config().zstd_level)
+    }
+
+    /// Appends a claimed chunk. Chunks are to come in stream order: what lies together is read together.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]: the ingest is then to be dropped.
+    pub fn store(&self, chunk: &Encoded) -> Result<(), StoreError> {
+        let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        if writing.segment.as_ref().is_some_and(SegmentWriter::is_full) {
+            self.seal(&mut writing)?;
+        }
+        if writing.segment.is_none() {
+            let floor = self.session.state().segment_floor;
+            writing.segment = Some(SegmentWriter::create(self.session.store(), self.id, floor)?);
+        }
+        let segment = writing.segment.as_mut().expect("because it was just made");
+        let row = segment.append(chunk)?;
+        writing.open_rows.push(row);
+        writing.totals.new_chunks += 1;
+        writing.totals.new_bytes += u64::from(self.session.block_size().bytes());
+        Ok(())
+    }
+
+    /// Returns what was written so far; complete once everything is sealed.
+    pub fn totals(&self) -> IngestTotals {
+        self.writing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .totals
+    }
+
+    fn seal(&self, writing: &mut Writing) -> Result<(), StoreError> {
+        let Some(segment) = writing.segment.take() else {
+            return Ok(());
+        };
+        writing.totals.stored_bytes += segment.seal()?;
+        let rows = std::mem::take(&mut writing.open_rows);
+        writing
+            .segments
+            .extend(rows.first().map(|row| row.place.segment));
+        writing.rows.extend(rows);
+        if writing.rows.len() >= UNPUBLISHED_ROWS_MAX {
+            self.publish_rows(writing)?;
+        }
+        Ok(())
+    }
+
+    /// Publishes a run of everything sealed; its chunks need no memory of ours from then on.
+    fn publish_rows(&self, writing: &mut Writing) -> Result<(), StoreError> {
+        let environment = self.session.environment();
+        files::sync_directory(environment, &paths::directory(paths::SEGMENTS))?;
+        let (rows, segments) = (
+            std::mem::take(&mut writing.rows),
+            std::mem::take(&mut writing.segments),
+        );
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let published: Vec<ChunkId> = rows.iter().map(|row| row.id).collect();
+        let run = publish_run(environment, rows, &segments)?;
+        let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
+        published
+            .iter()
+            .for_each(|id| _ = shared.claimed.remove(id));
+        shared.runs.push(run);
+        Ok(())
+    }
+
+    /// Seals what is open and makes every chunk stored so far durable and findable.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn seal_all(&self) -> Result<(), StoreError> {
+        let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.seal(&mut writing)?;
+        self.publish_rows(&mut writing)
+    }
+
+    /// Returns an empty table for the chunk ids of a new image.
+    pub fn id_table(&self) -> IdTable<'a> {
+        IdTable::new(self.session.environment())
+    }
+
+    /// Publishes an image whose chunks are all stored: layer, then record. `ids` are the chunks of `image.data`, in
+    /// block order. Everything is durable when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError::ImageExists`] if the name is taken; otherwise [`StoreError::Io`]. Either way nothing is changed.
+    pub fn finish(
+        self,
+        image: NewImage<'_>,
+        ids: IdTable<'_>,
+    ) -> Result<(ImageRecord, IngestTotals), StoreError> {
+        let environment = self.session.environment();
+        self.seal_all()?;
+        let NewImage {
+            name,
+            replace,
+            virtual_size,
+            parent,
+            base,
+            data,
+            zero,
+        } = image;
+        let layer = NewLayer {
+            virtual_size,
+            parent: base.map(LayerStack::reference),
+            data,
+            zero,
+            ids: ids.finish()?,
+        };
+        let digest = digest_of(self.session, base, &layer)?;
+        let data_blocks = count_data(self.session, base, &layer);
+        let id = layer.publish(self.session, self.id)?;
+        // Another writer's sealed segment that we found by its name may not be durable under it yet, nor a layer.
+        files::sync_directory(environment, &paths::directory(paths::SEGMENTS))?;
+        files::sync_directory(environment, &paths::directory(paths::LAYERS))?;
+        let store = self.session.store();
+        let record = ImageRecord {
+            id: store.new_record_id()?,
+            name,
+            virtual_size,
+            block_size: self.session.block_size(),
+            digest,
+            layer: id,
+            parent,
+            supersedes: None,
+            data_blocks,
+            created_at_us: environment.clock.now_us(),
+        };
+        let record = self.commit(record, replace)?;
+        let totals = self.totals();
+        // What follows only tidies derived state; the image is there whatever comes of it.
+        let _tidied = index::tidy(self.session, false);
+        Ok((record, totals))
+    }
+
+    /// Publishes the record under the commit lock, after making sure that collection has not meanwhile condemned
+    /// anything the image needs.
+    fn commit(&self, mut record: ImageRecord, replace: bool) -> Result<ImageRecord, StoreError> {
+        let store = self.session.store();
+        let mut checked_epoch = self.session.state().epoch;
+        loop {
+            let lock = store.commit_lock()?;
+            let epoch = store.read_gc_state()?.epoch;
+            if epoch == checked_epoch {
+                match replace {
+                    true => store.publish_replacing(self.session, &record)?,
+                    false => store.publish_new(self.session, &record)?,
+                }
+                return Ok(record);
+            }
+            drop(lock);
+            checked_epoch = self.carry_over(&mut record)?;
+        }
+    }
+
+    /// Stores again what the image needs and collection has condemned since this session began, and puts the image on
+    /// a layer of its own if one it lies on is condemned. Returns the epoch it was checked for.
+    fn carry_over(&self, record: &mut ImageRecord) -> Result<u64, StoreError> {
+        let now = self.session.store().begin()?;
+        let stack = LayerStack::open(self.session, &record.layer)?;
+        for chunk in stack.chunks() {
+            let (_, id) = chunk?;
+            if now.index()?.lookup(&id).is_none() && !self.has_own(&id) {
+                // Still there: this session is older than the condemnation, and nothing goes while it lasts.
+                let row = self
+                    .index
+                    .lookup_even_condemned(&id)
+                    .ok_or(StoreError::ChunkMissing { id })?;
+                let block = self.session.read_chunk_at(&row)?;
+                self.store(&self.compress(id, &block))?;
+                self.shared
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .claimed
+                    .insert(id);
+            }
+        }
+        self.seal_all()?;
+        if stack
+            .layers()
+            .iter()
+            .any(|layer| now.state().condemns_layer(&layer.id()))
+        {
+            record.layer = write_full(self.session, self.id, &stack)?;
+        }
+        Ok(now.state().epoch)
+    }
+
+    /// Puts an image on a new full layer with these blocks, whose chunks are all stored.
+    ///
+    /// # Errors
+    /// [`StoreError::ImageChanged`] if the image is replaced or removed meanwhile; [`StoreError::Io`].
+    pub(crate) fn relayer(
+        &self,
+        old: &ImageRecord,
+        data: BlockSet,
+        ids: impl IntoIterator<Item = ChunkId>,
+    ) -> Result<ImageRecord, StoreError> {
+        let mut table = IdTable::new(self.session.environment());
+        ids.into_iter().try_for_each(|id| table.push(&id))?;
+        self.seal_all()?;
+        let (virtual_size, zero, ids) = (old.virtual_size, BlockSet::new(), table.finish()?);
+        let layer = NewLayer {
+            virtual_size,
+            parent: None,
+            data,
+            zero,
+            ids,
+        }
+        .publish(self.session, self.id)?;
+        self.replace_layer(old, layer)
+    }
+
+    /// Puts an image on another layer of the same content, once nothing it needs is condemned.
+    fn replace_layer(&self, old: &ImageRecord, layer: LayerId) -> Result<ImageRecord, StoreError> {
+        let store = self.session.store();
+        let mut record = ImageRecord {
+            layer,
+            ..old.clone()
+        };
+        let mut checked_epoch = self.session.state().epoch;
+        loop {
+            let lock = store.commit_lock()?;
+            if store.read_gc_state()?.epoch == checked_epoch {
+                return store.replace_layer(self.session, old, record.layer);
+            }
+            drop(lock);
+            checked_epoch = self.carry_over(&mut record)?;
+        }
+    }
+
+    fn has_own(&self, id: &ChunkId) -> bool {
+        let shared = self.shared.read().unwrap_or_else(PoisonError::into_inner);
+        shared.claimed.contains(id) || shared.runs.iter().any(|run| run.find(id).next().is_some())
+    }
+}
+
+impl Drop for Ingest<'_> {
+    fn drop(&mut self) {
+        // The lock is what tells others we are alive; its file is of no use after us.
+        drop(
+            self.session
+                .environment()
+                .storage
+                .remove(&paths::ingest_lock(&self.id)),
+        );
+    }
+}
+
+/// Computes the digest of an image from its new blocks and what it lies over.
+fn digest_of(
+    session: &Session,
+    base: Option<&LayerStack>,
+    layer: &NewLayer<'_>,
+) -> Result<ImageDigest, StoreError> {
+    let block_count = session.block_size().blocks_in(layer.virtual_size);
+    let mut digester = ImageDigester::new(layer.virtual_size, session.block_size());
+    let mut next = 0;
+    let mut push = |block: BlockIndex, id: ChunkId| {
+        digester.push_zeros(u64::from(block.get()) - next);
+        digester.push_data(&id);
+        next = u64::from(block.get()) + 1;
+    };
+    let mut own = layer.data.iter().zip(layer.ids.iter()).peekable();
+    if let Some(base) = base {
+        for chunk in base.chunks_in(0..block_count) {
+            let (block, id) = chunk?;
+            while let Some((block, id)) = own.next_if(|(mine, _)| *mine < block) {
+                push(block, id);
+            }
+            let hidden =
+                own.peek().is_some_and(|(mine, _)| *mine == block) || layer.zero.contains(block);
+            if !hidden {
+                push(block, id);
+            }
+        }
+    }
+    own.for_each(|(block, id)| push(block, id));
+    digester.push_zeros(block_count - next);
+    Ok(digester.finish())
+}
+
+/// Counts the blocks that hold data in an image over a base.
+fn count_data(session: &Session, base: Option<&LayerStack>, layer: &NewLayer<'_>) -> u64 {
+    let mut data = base.map(LayerStack::data).unwrap_or_default();
+    data.truncate(session.block_size().blocks_in(layer.virtual_size));
+    data.subtract(&layer.zero);
+    data.union_with(&layer.data);
+    data.len()
+}
+
+/// Writes a full layer that maps what a stack maps.
+fn write_full(
+    session: &Session,
+    ingest: IngestId,
+    stack: &LayerStack,
+) -> Result<LayerId, StoreError> {
+    let mut ids = IdTable::new(session.environment());
+    let mut data = BlockSet::new();
+    for chunk in stack.chunks() {
+        let (block, id) = chunk?;
+        data.push(block);
+        ids.push(&id)?;
+    }
+    let (virtual_size, zero) = (stack.virtual_size(), BlockSet::new());
+    NewLayer {
+        virtual_size,
+        parent: None,
+        data,
+        zero,
+        ids: ids.finish()?,
+    }
+    .publish(session, ingest)
+}
+
+impl Store {
+    /// Puts an image on one full layer of its own. Reads and writes no chunk; content, digest and name stay.
+    /// Returns the new record, or the old one if the image has a full layer already.
+    ///
+    /// # Errors
+    /// [`StoreError::ImageNotFound`]; [`StoreError::ImageChanged`] if it is replaced or removed meanwhile.
+    pub fn coalesce(&self, name: &ImageName) -> Result<ImageRecord, StoreError> {
+        let session = self.begin()?;
+        let ingest = Ingest::begin(&session)?;
+        let record = session.image(name)?;
+        let stack = LayerStack::open(&session, &record.layer)?;
+        if stack.layers().len() == 1 {
+            return Ok(record);
+        }
+        let layer = write_full(&session, ingest.id, &stack)?;
+        ingest.replace_layer(&record, layer)
+    }
+}

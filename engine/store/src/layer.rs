@@ -1,0 +1,288 @@
+//! Layers on disk: opened mapped, written once (SPEC 6).
+
+use crate::files::TemporaryFile;
+use crate::{Environment, Session, StoreError, files, paths};
+use std::sync::atomic::{AtomicBool, Ordering};
+use tegula_format::{
+    BlockIndex, BlockSet, BlockSize, ChunkId, Corruption, ENVELOPE_BYTES, IngestId,
+    LAYER_PAGE_BYTES, LayerHeader, LayerId, LayerParts, LayerSections, LayerSummary, Structure,
+    envelope_length,
+};
+use tegula_io::{Buffer, Existing, Mapped, StorePath};
+
+/// Ids in one checksummed page of a layer's table.
+const IDS_PER_PAGE: u64 = (LAYER_PAGE_BYTES / 32) as u64;
+
+/// An open layer. Its bitmaps were checked when it was opened; its id table is checked page by page as it is used.
+#[derive(Debug)]
+pub struct Layer {
+    header: LayerHeader,
+    mapped: Mapped,
+    path: StorePath,
+    data: BlockSet,
+    zero: BlockSet,
+    checked_pages: Vec<AtomicBool>,
+}
+
+impl Layer {
+    /// Opens a layer and checks that it is the one asked for.
+    pub(crate) fn open(environment: &Environment, id: &LayerId) -> Result<Self, StoreError> {
+        let path = paths::layer(id);
+        let file = match environment.storage.open(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(StoreError::LayerMissing { id: *id });
+            }
+            opened => opened.map_err(StoreError::io("open", &path))?,
+        };
+        let truncated = |need: u64, have: u64| {
+            StoreError::corrupt(&path)(Corruption::Truncated {
+                what: Structure::Layer,
+                need,
+                have,
+            })
+        };
+        let head = file.bytes().min(ENVELOPE_BYTES as u64);
+        let head = usize::try_from(head).expect("because an envelope is short");
+        let head = file
+            .read_at(0, head)
+            .wait()
+            .map_err(StoreError::io("read", &path))?;
+        let length =
+            envelope_length(&head).map_err(|have| truncated(ENVELOPE_BYTES as u64, have as u64))?;
+        if length as u64 > file.bytes() {
+            return Err(truncated(length as u64, file.bytes()));
+        }
+        let mapped = file.map().map_err(StoreError::io("map", &path))?;
+        Self::new(id, mapped, &path).map_err(StoreError::corrupt(&path))
+    }
+
+    fn new(id: &LayerId, mapped: Mapped, path: &StorePath) -> Result<Self, Corruption> {
+        let bytes = mapped.as_slice();
+        let header = LayerHeader::decode(bytes, bytes.len() as u64)?;
+        if header.id() != *id {
+            return Err(Corruption::Hash {
+                what: Structure::Layer,
+                part: "the head, by the file's name,",
+            });
+        }
+        let sections = LayerSections::new(header, bytes)?;
+        let (data, zero) = (sections.data()?, sections.zero()?);
+        let checked_pages = (0..sections.pages())
+            .map(|_| AtomicBool::new(false))
+            .collect();
+        Ok(Self {
+            header,
+            mapped,
+            path: path.clone(),
+            data,
+            zero,
+            checked_pages,
+        })
+    }
+
+    /// Returns the layer's identity.
+    pub fn id(&self) -> LayerId {
+        self.header.id()
+    }
+
+    /// Returns what the layer is.
+    pub fn summary(&self) -> &LayerSummary {
+        &self.header.summary
+    }
+
+    /// Returns the blocks the layer sets.
+    pub fn data(&self) -> &BlockSet {
+        &self.data
+    }
+
+    /// Returns the blocks the layer zeroes.
+    pub fn zero(&self) -> &BlockSet {
+        &self.zero
+    }
+
+    /// Returns the length of the layer's file.
+    pub fn file_bytes(&self) -> u64 {
+        self.mapped.as_slice().len() as u64
+    }
+
+    /// Returns how many blocks the image has that this layer maps.
+    pub fn block_count(&self) -> u64 {
+        self.summary()
+            .block_size
+            .blocks_in(self.summary().virtual_size)
+    }
+
+    /// Returns the chunk id at a position of the id table.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] if that page of the table is damaged.
+    pub fn id_at(&self, position: u64) -> Result<ChunkId, StoreError> {
+        let sections = self.sections();
+        let page =
+            usize::try_from(position / IDS_PER_PAGE).expect("because a table has at most 2^32 ids");
+        let checked = self.checked_pages.get(page);
+        if checked.is_none_or(|checked| !checked.load(Ordering::Relaxed)) {
+            sections
+                .verify_page(page)
+                .map_err(StoreError::corrupt(&self.path))?;
+            if let Some(checked) = checked {
+                checked.store(true, Ordering::Relaxed);
+            }
+        }
+        Ok(sections
+            .id(position)
+            .expect("because every position below the count of blocks is in the table"))
+    }
+
+    /// Returns the chunk id of a block that this layer sets.
+    pub(crate) fn id_of(&self, block: BlockIndex) -> Result<ChunkId, StoreError> {
+        self.id_at(self.data.rank_before(block))
+    }
+
+    /// Checks everything in the layer's file.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`].
+    pub fn verify(&self) -> Result<(), StoreError> {
+        self.sections()
+            .verify()
+            .map_err(StoreError::corrupt(&self.path))
+    }
+
+    fn sections(&self) -> LayerSections<'_> {
+        LayerSections::new(self.header, self.mapped.as_slice())
+            .expect("because new() split it before")
+    }
+}
+
+/// Gathers the chunk ids of a layer in block order: in memory while they are few, else in a temporary file.
+#[derive(Debug)]
+pub struct IdTable<'a> {
+    environment: &'a Environment,
+    tail: Buffer,
+    spool: Option<TemporaryFile<'a>>,
+}
+
+/// Ids kept in memory before they go to a file: half a million blocks' worth.
+const TAIL_BYTES_MAX: usize = 16 << 20;
+
+impl<'a> IdTable<'a> {
+    pub(crate) fn new(environment: &'a Environment) -> Self {
+        Self {
+            environment,
+            tail: Buffer::default(),
+            spool: None,
+        }
+    }
+
+    /// Adds the chunk of the next block.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if the table has outgrown memory and cannot be written.
+    pub fn push(&mut self, id: &ChunkId) -> Result<(), StoreError> {
+        if self.tail.len() + 32 > TAIL_BYTES_MAX {
+            self.spill()?;
+        }
+        self.tail.as_vec_mut().extend_from_slice(id.as_bytes());
+        Ok(())
+    }
+
+    fn spill(&mut self) -> Result<(), StoreError> {
+        if self.spool.is_none() {
+            self.spool = Some(TemporaryFile::create(self.environment)?);
+        }
+        let spool = self.spool.as_mut().expect("because it was just made");
+        spool.append(std::mem::take(&mut self.tail))
+    }
+
+    /// Returns all ids in one piece: mapped, if they went to a file.
+    pub(crate) fn finish(mut self) -> Result<Ids<'a>, StoreError> {
+        if self.spool.is_some() {
+            self.spill()?;
+        }
+        match self.spool {
+            None => Ok(Ids {
+                bytes: Mapped::new(self.tail.to_vec()),
+                _spool: None,
+            }),
+            Some(mut spool) => {
+                let bytes = spool.map()?;
+                Ok(Ids {
+                    bytes,
+                    _spool: Some(spool),
+                })
+            }
+        }
+    }
+}
+
+/// The chunk ids of a layer, 32 bytes each.
+#[derive(Debug)]
+pub(crate) struct Ids<'a> {
+    bytes: Mapped,
+    _spool: Option<TemporaryFile<'a>>,
+}
+
+impl Ids<'_> {
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        self.bytes.as_slice()
+    }
+
+    /// Returns the ids one by one.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = ChunkId> + '_ {
+        self.as_slice()
+            .chunks_exact(32)
+            .filter_map(|id| id.first_chunk().copied())
+            .map(ChunkId::from_bytes)
+    }
+}
+
+/// What a new layer is to hold.
+#[derive(Debug)]
+pub(crate) struct NewLayer<'a> {
+    pub(crate) virtual_size: u64,
+    pub(crate) parent: Option<(LayerId, u32)>,
+    pub(crate) data: BlockSet,
+    pub(crate) zero: BlockSet,
+    pub(crate) ids: Ids<'a>,
+}
+
+impl NewLayer<'_> {
+    /// Writes the layer and makes it durable. Returns its id.
+    pub(crate) fn publish(
+        &self,
+        session: &Session,
+        ingest: IngestId,
+    ) -> Result<LayerId, StoreError> {
+        let environment = session.environment();
+        let (id, head) = self.parts(session.block_size(), ingest).encode();
+        let mut file = TemporaryFile::create(environment)?;
+        file.append(Buffer::from(head))?;
+        for piece in self.ids.as_slice().chunks(1 << 20) {
+            file.append(Buffer::copied(piece))?;
+        }
+        file.publish(&paths::layer(&id), Existing::Refuse)?;
+        Ok(id)
+    }
+
+    fn parts(&self, block_size: BlockSize, ingest: IngestId) -> LayerParts<'_> {
+        LayerParts {
+            ingest,
+            block_size,
+            virtual_size: self.virtual_size,
+            parent: self.parent,
+            data: &self.data,
+            zero: &self.zero,
+            ids: self.ids.as_slice(),
+        }
+    }
+}
+
+/// Lists the layers in the store, those with a well-formed name.
+pub(crate) fn list_layers(environment: &Environment) -> Result<Vec<LayerId>, StoreError> {
+    let entries = files::list(environment, paths::LAYERS)?;
+    Ok(entries
+        .iter()
+        .filter_map(|entry| paths::parse_layer(&entry.name))
+        .collect())
+}

@@ -1,0 +1,178 @@
+//! What is needed: the places of the chunks that images hold.
+
+use crate::layer::Layer;
+use crate::segment::SegmentTable;
+use crate::{Index, LayerStack, Session, StoreError};
+use roaring::{RoaringBitmap, RoaringTreemap};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use tegula_format::{BlockSet, ChunkId, ImageRecord, LayerId, Place, RecordId, SegmentNumber};
+
+/// A set of chunk places. A segment's slots are one container of the bitmap, so sets of places are also sets of
+/// segments, and accounting is set algebra.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LiveSet(RoaringTreemap);
+
+impl LiveSet {
+    /// Returns the places an image needs.
+    ///
+    /// # Errors
+    /// [`StoreError::ChunkMissing`] if one of its chunks is nowhere.
+    pub fn of_image(session: &Session, stack: &LayerStack) -> Result<Self, StoreError> {
+        let mut places = RoaringTreemap::new();
+        for chunk in stack.chunks() {
+            let (_, id) = chunk?;
+            places.insert(session.locate(&id)?.place.ordinal());
+        }
+        Ok(Self(places))
+    }
+
+    /// Adds a place; tells whether it is new.
+    pub fn insert(&mut self, place: Place) -> bool {
+        self.0.insert(place.ordinal())
+    }
+
+    /// Tells whether a place is in the set.
+    pub fn contains(&self, place: Place) -> bool {
+        self.0.contains(place.ordinal())
+    }
+
+    /// Returns how many places there are.
+    pub fn len(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// Tells whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Adds all places of another set.
+    pub fn union_with(&mut self, other: &Self) {
+        self.0 |= &other.0;
+    }
+
+    /// Removes all places of another set.
+    pub fn subtract(&mut self, other: &Self) {
+        self.0 -= &other.0;
+    }
+
+    /// Keeps only the places that are also in another set.
+    pub fn intersect_with(&mut self, other: &Self) {
+        self.0 &= &other.0;
+    }
+
+    /// Returns how many places of a segment there are.
+    pub fn count_in(&self, segment: SegmentNumber) -> u64 {
+        let first = u64::from(segment.get()) << 16;
+        let before = first.checked_sub(1).map_or(0, |last| self.0.rank(last));
+        self.0.rank(first | 0xffff) - before
+    }
+
+    /// Returns the segments that hold a place of the set, ascending.
+    pub fn segments(&self) -> impl Iterator<Item = SegmentNumber> {
+        let segments: RoaringBitmap = self
+            .0
+            .iter()
+            .filter_map(Place::from_ordinal)
+            .map(|place| place.segment.get())
+            .collect();
+        segments.into_iter().map(SegmentNumber::new)
+    }
+
+    /// Returns the bytes that the records of these places take in their segments.
+    ///
+    /// # Errors
+    /// [`StoreError`] if a segment's table cannot be read.
+    pub fn stored_bytes(&self, tables: &mut SegmentTables<'_>) -> Result<u64, StoreError> {
+        let mut bytes = 0;
+        for place in self.0.iter().filter_map(Place::from_ordinal) {
+            bytes += tables.record_bytes(place)?;
+        }
+        Ok(bytes)
+    }
+}
+
+/// The record lengths of segments, read from their tables once each: 4 bytes a chunk.
+#[derive(Debug)]
+pub struct SegmentTables<'a> {
+    session: &'a Session,
+    lengths: HashMap<SegmentNumber, Vec<u32>>,
+}
+
+impl<'a> SegmentTables<'a> {
+    /// Begins with none read.
+    pub fn new(session: &'a Session) -> Self {
+        Self {
+            session,
+            lengths: HashMap::new(),
+        }
+    }
+
+    fn record_bytes(&mut self, place: Place) -> Result<u64, StoreError> {
+        if !self.lengths.contains_key(&place.segment) {
+            let table = SegmentTable::read(self.session, place.segment)?;
+            let lengths = table.rows.iter().map(|row| row.stored_length).collect();
+            self.lengths.insert(place.segment, lengths);
+        }
+        let lengths = self.lengths.get(&place.segment);
+        let stored = lengths
+            .and_then(|lengths| lengths.get(usize::from(place.slot.get())))
+            .copied();
+        Ok(stored.map_or(0, |stored| {
+            u64::from(stored) + tegula_format::RECORD_HEADER_BYTES as u64
+        }))
+    }
+}
+
+/// Everything that some image needs.
+#[derive(Debug, Default)]
+pub(crate) struct Marked {
+    pub(crate) places: LiveSet,
+    pub(crate) layers: HashSet<LayerId>,
+    pub(crate) records: HashSet<RecordId>,
+    /// Chunks that are needed and stand nowhere.
+    pub(crate) missing: HashSet<ChunkId>,
+}
+
+impl Marked {
+    /// Marks what these images need.
+    ///
+    /// A layer's table is gone through once, however many images lie on it, and only where some image sees it: what
+    /// newer layers hide from everybody is garbage.
+    pub(crate) fn mark(
+        session: &Session,
+        index: &Index,
+        records: &[ImageRecord],
+    ) -> Result<Self, StoreError> {
+        let mut marked = Self::default();
+        let mut seen: HashMap<LayerId, (Arc<Layer>, BlockSet)> = HashMap::new();
+        for record in records {
+            let stack = LayerStack::open(session, &record.layer)?;
+            for (layer, visible) in stack.layers().iter().zip(stack.visible()) {
+                let (_, blocks) = seen
+                    .entry(layer.id())
+                    .or_insert_with(|| (Arc::clone(layer), BlockSet::new()));
+                blocks.union_with(visible);
+            }
+            marked.records.insert(record.id);
+        }
+        for (id, (layer, visible)) in seen {
+            marked.layers.insert(id);
+            let mut position = 0;
+            let mut set = layer.data().iter();
+            for wanted in visible.iter() {
+                while set.next().is_some_and(|block| block != wanted) {
+                    position += 1;
+                }
+                let chunk = layer.id_at(position)?;
+                position += 1;
+                match index.lookup(&chunk) {
+                    Some(row) => _ = marked.places.insert(row.place),
+                    None => _ = marked.missing.insert(chunk),
+                }
+            }
+        }
+        Ok(marked)
+    }
+}

@@ -1,0 +1,218 @@
+//! A session: what keeps collection from removing what somebody is looking at (SPEC 13).
+
+use crate::segment::SegmentFiles;
+use crate::{Environment, Index, Store, StoreError, files, paths};
+use std::sync::OnceLock;
+use tegula_format::{BlockSize, ChunkId, GcState, QuarantineList, RunRow};
+use tegula_io::{Buffer, Lock, LockMode, Pending};
+
+/// The files of a store in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FileBytes {
+    /// How many segments there are, sealed or being written.
+    pub segments: u64,
+    /// Their bytes.
+    pub segment_bytes: u64,
+    /// Bytes of index, layers and image records.
+    pub other_bytes: u64,
+}
+
+/// A view of the store that stays readable until it is dropped.
+///
+/// A session belongs to the epoch it began in and holds that epoch's lock, shared. Collection condemns things in one
+/// epoch and removes them only when every session of that epoch and before has ended.
+#[derive(Debug)]
+pub struct Session {
+    store: Store,
+    state: GcState,
+    quarantine: QuarantineList,
+    index: OnceLock<Index>,
+    /// The index made from the segments' own tables, for when the derived one is damaged.
+    tables: OnceLock<Index>,
+    files: SegmentFiles,
+    _epoch: Lock,
+}
+
+impl Session {
+    pub(crate) fn begin(store: &Store) -> Result<Self, StoreError> {
+        let environment = store.environment();
+        loop {
+            let before = store.read_gc_state()?;
+            let path = paths::epoch_lock(before.epoch);
+            // An exclusive holder is collection at its very end: this epoch is over, look again.
+            let lock = environment
+                .storage
+                .try_lock(&path, LockMode::Shared)
+                .map_err(StoreError::io("lock", &path))?;
+            let state = store.read_gc_state()?;
+            if let (Some(epoch), true) = (lock, state.epoch == before.epoch) {
+                let quarantine = read_quarantine(environment)?;
+                let (index, tables) = (OnceLock::new(), OnceLock::new());
+                let files = SegmentFiles::default();
+                return Ok(Self {
+                    store: store.clone(),
+                    state,
+                    quarantine,
+                    index,
+                    tables,
+                    files,
+                    _epoch: epoch,
+                });
+            }
+        }
+    }
+
+    /// Returns the store.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(crate) fn environment(&self) -> &Environment {
+        self.store.environment()
+    }
+
+    /// Returns the size of the store's blocks.
+    pub fn block_size(&self) -> BlockSize {
+        self.store.config().block_size
+    }
+
+    /// Returns the collection state this session began under.
+    pub fn state(&self) -> &GcState {
+        &self.state
+    }
+
+    /// Returns the places known to be damaged.
+    pub fn quarantine(&self) -> &QuarantineList {
+        &self.quarantine
+    }
+
+    /// Returns the index as of its first use in this session.
+    ///
+    /// # Errors
+    /// [`StoreError`] if neither runs nor segment tables can be read.
+    pub fn index(&self) -> Result<&Index, StoreError> {
+        match self.index.get() {
+            Some(index) => Ok(index),
+            None => {
+                let index = Index::load(self)?;
+                Ok(self.index.get_or_init(|| index))
+            }
+        }
+    }
+
+    /// Returns an index made from the segments' own tables, which nothing derived can spoil.
+    pub(crate) fn tables(&self) -> Result<&Index, StoreError> {
+        match self.tables.get() {
+            Some(index) => Ok(index),
+            None => {
+                let index = Index::from_tables(self)?;
+                Ok(self.tables.get_or_init(|| index))
+            }
+        }
+    }
+
+    /// Finds where a chunk stands, for reading it.
+    ///
+    /// # Errors
+    /// [`StoreError::ChunkMissing`] if it is nowhere, even by the segments' own tables.
+    pub fn locate(&self, id: &ChunkId) -> Result<RunRow, StoreError> {
+        if let Some(row) = self.index()?.lookup(id) {
+            return Ok(row);
+        }
+        self.locate_by_tables(id)
+    }
+
+    /// Finds where a chunk stands by the segments' own tables: slower, but what it says was checked.
+    ///
+    /// # Errors
+    /// [`StoreError::ChunkMissing`] if it is nowhere.
+    pub fn locate_by_tables(&self, id: &ChunkId) -> Result<RunRow, StoreError> {
+        self.tables()?
+            .lookup(id)
+            .ok_or(StoreError::ChunkMissing { id: *id })
+    }
+
+    /// Reads bytes of a sealed segment. Where the storage can, the read goes on behind the caller's back.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if the segment cannot be opened; read errors come with the result.
+    pub fn read_segment(&self, row: &RunRow, length: usize) -> Result<Pending<Buffer>, StoreError> {
+        let file = self.files.open(self.environment(), row.place.segment)?;
+        Ok(file.read_at(u64::from(row.offset), length))
+    }
+
+    /// Returns what the store's files amount to.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn file_bytes(&self) -> Result<FileBytes, StoreError> {
+        let mut sums = FileBytes::default();
+        for directory in [paths::SEGMENTS, paths::INDEX, paths::LAYERS, paths::IMAGES] {
+            for entry in files::list(self.environment(), directory)? {
+                if directory == paths::SEGMENTS {
+                    sums.segments += 1;
+                    sums.segment_bytes += entry.bytes;
+                } else {
+                    sums.other_bytes += entry.bytes;
+                }
+            }
+        }
+        Ok(sums)
+    }
+
+    /// Reads one chunk: found, read, checked, decompressed, hashed.
+    ///
+    /// # Errors
+    /// [`StoreError::ChunkMissing`], [`StoreError::ChunkDamaged`] or [`StoreError::Io`].
+    pub fn read_chunk(&self, id: &ChunkId) -> Result<Buffer, StoreError> {
+        let row = self.locate(id)?;
+        match self.read_chunk_at(&row) {
+            // The row may be what is damaged: the segment's own table decides.
+            Err(first) => {
+                let checked = self.locate_by_tables(id)?;
+                if checked == row {
+                    Err(first)
+                } else {
+                    self.read_chunk_at(&checked)
+                }
+            }
+            read => read,
+        }
+    }
+
+    /// Reads the chunk at a place.
+    ///
+    /// # Errors
+    /// As for [`Self::read_chunk`], but for that place alone.
+    pub fn read_chunk_at(&self, row: &RunRow) -> Result<Buffer, StoreError> {
+        let path = paths::sealed_segment(row.place.segment);
+        let length = tegula_format::RECORD_HEADER_BYTES + row.stored_length as usize;
+        if row.stored_length > self.block_size().bytes() {
+            return Err(crate::codec::damaged(
+                row,
+                crate::ChunkDamage::Length {
+                    found: row.stored_length,
+                },
+            ));
+        }
+        let record = self.read_segment(row, length)?.wait();
+        let record = match record {
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                return Err(crate::codec::damaged(row, crate::ChunkDamage::PastEnd));
+            }
+            read => read.map_err(StoreError::io("read", &path))?,
+        };
+        let mut block = Buffer::zeroed(self.block_size().as_usize());
+        crate::decode_record(&record, &row.id, &mut block)
+            .map_err(|damage| crate::codec::damaged(row, damage))?;
+        Ok(block)
+    }
+}
+
+fn read_quarantine(environment: &Environment) -> Result<QuarantineList, StoreError> {
+    let path = paths::quarantined_places();
+    match files::read_if_present(environment, &path)? {
+        Some(bytes) => QuarantineList::decode(&bytes).map_err(StoreError::corrupt(&path)),
+        None => Ok(QuarantineList::default()),
+    }
+}

@@ -1,0 +1,291 @@
+//! A layer and all below it, merged once when it is opened, so that reading costs the same at any depth (SPEC 6.2).
+
+use crate::{Layer, Session, StoreError};
+use std::collections::HashSet;
+use std::sync::Arc;
+use tegula_format::{BlockIndex, BlockSet, BlockSize, Blocks, ChunkId, LayerId};
+
+/// A stack deeper than this is coalesced by the next writer that comes by.
+pub const STACK_DEPTH_MAX: usize = 16;
+
+/// An image's block map: for every block the chunk it holds, or nothing, which reads as zeros.
+#[derive(Debug, Clone)]
+pub struct LayerStack {
+    /// Newest first.
+    layers: Vec<Arc<Layer>>,
+    /// For each layer the blocks that are read from it: what it sets and no newer layer sets, zeroes or cuts off.
+    /// No two of them share a block.
+    visible: Vec<BlockSet>,
+}
+
+/// A part of a stack, as a child image is compared with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StackParts {
+    /// How many layers there are.
+    pub depth: usize,
+    /// How many blocks hold data.
+    pub data_blocks: u64,
+    /// How many rows all id tables have together, those of hidden blocks included.
+    pub rows: u64,
+}
+
+impl LayerStack {
+    /// Opens a layer and all below it.
+    ///
+    /// # Errors
+    /// [`StoreError::LayerMissing`] or [`StoreError::Corrupt`].
+    pub fn open(session: &Session, top: &LayerId) -> Result<Self, StoreError> {
+        let mut layers: Vec<Arc<Layer>> = Vec::new();
+        let mut next = Some(*top);
+        while let Some(id) = next {
+            let layer = Layer::open(session.environment(), &id)?;
+            check_below(layers.last(), &layer)?;
+            next = layer.summary().parent;
+            layers.push(Arc::new(layer));
+        }
+        Ok(Self::merge(layers))
+    }
+
+    fn merge(layers: Vec<Arc<Layer>>) -> Self {
+        let mut covered = BlockSet::new();
+        let mut block_count_min = u64::MAX;
+        let mut visible = Vec::with_capacity(layers.len());
+        for layer in &layers {
+            let mut blocks = layer.data().clone();
+            blocks.subtract(&covered);
+            // Whatever a newer, shorter image did not have reads as zeros, even if a still newer one is longer again.
+            blocks.truncate(block_count_min);
+            block_count_min = block_count_min.min(layer.block_count());
+            covered.union_with(layer.data());
+            covered.union_with(layer.zero());
+            visible.push(blocks);
+        }
+        Self { layers, visible }
+    }
+
+    /// Returns the layers, newest first.
+    pub fn layers(&self) -> &[Arc<Layer>] {
+        &self.layers
+    }
+
+    /// Returns, for each layer, the blocks that are read from it.
+    pub(crate) fn visible(&self) -> &[BlockSet] {
+        &self.visible
+    }
+
+    fn top(&self) -> &Layer {
+        self.layers
+            .first()
+            .expect("because a stack has at least the layer it was opened with")
+    }
+
+    /// Returns the newest layer's id and the depth of the stack.
+    pub fn reference(&self) -> (LayerId, u32) {
+        (self.top().id(), self.top().summary().depth)
+    }
+
+    /// Returns the image's length in bytes.
+    pub fn virtual_size(&self) -> u64 {
+        self.top().summary().virtual_size
+    }
+
+    /// Returns the size of its blocks.
+    pub fn block_size(&self) -> BlockSize {
+        self.top().summary().block_size
+    }
+
+    /// Returns how many blocks the image has.
+    pub fn block_count(&self) -> u64 {
+        self.top().block_count()
+    }
+
+    /// Returns what the stack amounts to.
+    pub fn parts(&self) -> StackParts {
+        StackParts {
+            depth: self.layers.len(),
+            data_blocks: self.visible.iter().map(BlockSet::len).sum(),
+            rows: self
+                .layers
+                .iter()
+                .map(|layer| layer.summary().data_blocks)
+                .sum(),
+        }
+    }
+
+    /// Tells whether the stack is deep enough, or its deltas large enough, that one full layer serves better.
+    pub fn wants_coalescing(&self) -> bool {
+        let Some((base, deltas)) = self.layers.split_last() else {
+            return false;
+        };
+        let rows = |layer: &Arc<Layer>| layer.summary().data_blocks + layer.summary().zero_blocks;
+        self.layers.len() > STACK_DEPTH_MAX
+            || deltas.iter().map(rows).sum::<u64>() > base.summary().data_blocks / 2
+    }
+
+    /// Returns the blocks that hold data.
+    pub fn data(&self) -> BlockSet {
+        let mut data = BlockSet::new();
+        self.visible
+            .iter()
+            .for_each(|blocks| data.union_with(blocks));
+        data
+    }
+
+    /// Returns the chunk a block holds; `None` reads as zeros.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] if the layer's table is damaged there.
+    pub fn chunk(&self, block: BlockIndex) -> Result<Option<ChunkId>, StoreError> {
+        let holder = self
+            .visible
+            .iter()
+            .zip(&self.layers)
+            .find(|(blocks, _)| blocks.contains(block));
+        holder.map(|(_, layer)| layer.id_of(block)).transpose()
+    }
+
+    /// Returns the blocks of a run that hold data, each with its chunk, in ascending order.
+    ///
+    /// Each item is [`StoreError::Corrupt`] where a layer's table is damaged.
+    pub fn chunks_in(
+        &self,
+        blocks: Blocks,
+    ) -> impl Iterator<Item = Result<(BlockIndex, ChunkId), StoreError>> + use<'_> {
+        let mut cursors: Vec<_> = self
+            .layers
+            .iter()
+            .zip(&self.visible)
+            .map(|(layer, visible)| Cursor::new(layer, visible, blocks.clone()).peekable())
+            .collect();
+        std::iter::from_fn(move || {
+            let heads = cursors.iter_mut().enumerate();
+            let next = heads
+                .filter_map(|(at, cursor)| cursor.peek().map(|(block, _)| (*block, at)))
+                .min();
+            let (_, at) = next?;
+            let (block, id) = cursors.get_mut(at)?.next()?;
+            Some(id.map(|id| (block, id)))
+        })
+    }
+
+    /// Returns all blocks that hold data, each with its chunk, in ascending order.
+    ///
+    /// Each item is [`StoreError::Corrupt`] where a layer's table is damaged.
+    pub fn chunks(
+        &self,
+    ) -> impl Iterator<Item = Result<(BlockIndex, ChunkId), StoreError>> + use<'_> {
+        self.chunks_in(0..self.block_count())
+    }
+
+    /// Returns the blocks in which two images may differ: those that a layer above their nearest common one touches
+    /// in either, and those past the shortest size above it. Unrelated images may differ wherever either has data.
+    pub fn may_differ(&self, other: &Self) -> BlockSet {
+        let mine: HashSet<LayerId> = self.layers.iter().map(|layer| layer.id()).collect();
+        let common = other
+            .layers
+            .iter()
+            .map(|layer| layer.id())
+            .find(|id| mine.contains(id));
+        let mut blocks = BlockSet::new();
+        let mut block_count_min = u64::MAX;
+        for stack in [self, other] {
+            for layer in stack
+                .layers
+                .iter()
+                .take_while(|layer| Some(layer.id()) != common)
+            {
+                blocks.union_with(layer.data());
+                blocks.union_with(layer.zero());
+                block_count_min = block_count_min.min(layer.block_count());
+            }
+        }
+        let block_count_max = self.block_count().max(other.block_count());
+        if common.is_some() && block_count_min < block_count_max {
+            // Above the common layer one image was cut shorter: its blocks past the cut read as zeros there.
+            for stack in [self, other] {
+                let mut data = stack.data();
+                data.remove_range(0..block_count_min);
+                blocks.union_with(&data);
+            }
+        }
+        blocks
+    }
+}
+
+/// Refuses a layer that the one above it cannot stand on.
+fn check_below(above: Option<&Arc<Layer>>, layer: &Layer) -> Result<(), StoreError> {
+    let Some(above) = above else { return Ok(()) };
+    let (upper, lower) = (above.summary(), layer.summary());
+    let what = tegula_format::Structure::Layer;
+    let path = crate::paths::layer(&above.id());
+    let field = |field, found, expected| {
+        Err(StoreError::Corrupt {
+            path,
+            source: tegula_format::Corruption::Field {
+                what,
+                field,
+                found,
+                expected,
+            },
+        })
+    };
+    if upper.block_size != lower.block_size {
+        return field(
+            "block_size_log2",
+            u64::from(upper.block_size.log2()),
+            "that of the layer below",
+        );
+    }
+    // Ids are hashes of heads that name the parent, so there can be no loop; the depth makes sure of it.
+    if upper.depth != lower.depth + 1 {
+        return field(
+            "depth",
+            u64::from(upper.depth),
+            "one more than the layer below",
+        );
+    }
+    Ok(())
+}
+
+/// Walks the visible blocks of one layer with the chunk of each.
+struct Cursor<'a, D, V> {
+    layer: &'a Layer,
+    set: D,
+    visible: V,
+    position: u64,
+}
+
+impl<'a> Cursor<'a, (), ()> {
+    fn new(
+        layer: &'a Layer,
+        visible: &'a BlockSet,
+        blocks: Blocks,
+    ) -> Cursor<'a, impl Iterator<Item = BlockIndex> + 'a, impl Iterator<Item = BlockIndex> + 'a>
+    {
+        let first = u32::try_from(blocks.start).map_or(layer.data().len(), |first| {
+            layer.data().rank_before(BlockIndex::new(first))
+        });
+        let set = layer.data().iter_in(blocks.clone());
+        Cursor {
+            layer,
+            set,
+            visible: visible.iter_in(blocks),
+            position: first,
+        }
+    }
+}
+
+impl<D: Iterator<Item = BlockIndex>, V: Iterator<Item = BlockIndex>> Iterator for Cursor<'_, D, V> {
+    type Item = (BlockIndex, Result<ChunkId, StoreError>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let wanted = self.visible.next()?;
+        // The visible blocks are a subset of those set, in the same order.
+        while self.set.next()? != wanted {
+            self.position += 1;
+        }
+        let id = self.layer.id_at(self.position);
+        self.position += 1;
+        Some((wanted, id))
+    }
+}
