@@ -543,6 +543,11 @@ def segment_vectors(v):
     )
     v.bad("segment-header-magic.bin", "segment_header", "4.1", "another magic", patched(good, 0, b"TGSEALED"), "BadMagic")
 
+    v.bad(
+        "segment-header-reserved.bin", "segment_header", "4.1", "the reserved field is 1",
+        segment_header(**header, reserved=1), "Field", "reserved",
+    )
+
     def good_record(name, what, chunk, codec, payload):
         fields = {"codec": codec, "stored_length": len(payload), "raw_length": BLOCK, "id": b3(chunk).hex()}
         fields["payload_offset"] = 52
@@ -645,6 +650,12 @@ def run_vectors(v):
     bad("extended", "5.1", "a byte follows the rows", good + b"\0", "Truncated")
     bad("segments-checksum", "5.1", "one bit of the list of segments flipped", patched(good, 76, u8(3)), "Checksum")
     bad("segments", "5.1", "a list of segments that is none", run([], rows, segment_bytes=bytes(8)), "Body")
+    bad(
+        "segments-extended", "5.1", "a byte follows the list of segments",
+        run([], rows, segment_bytes=number_set([1, 2]) + b"\0"), "Body",
+    )
+    bad("filter-none", "5.1", "no filter block", run([1, 2], rows, filter_bytes=b""), "Field", "filter_blocks")
+    bad("filter-false", "5.2", "a filter that does not know its rows", run([1, 2], rows, filter_bytes=bytes(32)), "Field", "filter")
     filter_at = 60 + len(number_set([1, 2]))
     bad("filter-checksum", "5.2", "one bit of the filter flipped", patched(good, filter_at, u8(good[filter_at] ^ 1)), "Checksum")
     bad("rows-checksum", "5.3", "one bit of a row flipped", patched(good, len(good) - 1, b"\1"), "Checksum")
