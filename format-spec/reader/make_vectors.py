@@ -217,8 +217,9 @@ def rows_of(chunks):
 # Section 5: index runs
 
 
-def run_filter(ids):
-    blocks = max(1, -(-len(ids) * 12 // 256))
+def run_filter(ids, rows_max=None):
+    """A writer that does not know how many rows will come makes room for `rows_max`."""
+    blocks = max(1, -(-(rows_max or len(ids)) * 12 // 256))
     words = [0] * (8 * blocks)
     for chunk_id in ids:
         block = int.from_bytes(chunk_id[8:16], "little") * blocks >> 64
@@ -227,11 +228,11 @@ def run_filter(ids):
     return b"".join(map(u32, words))
 
 
-def run(segments, rows, filter_bytes=None, sort=True, segment_bytes=None, **body_overrides):
+def run(segments, rows, filter_bytes=None, sort=True, segment_bytes=None, reserved=0, **body_overrides):
     """`rows` are (chunk id, segment, slot, offset, stored length)."""
     ordered = sorted(rows) if sort else rows
     row_bytes = b"".join(
-        chunk_id + u32(number) + u32(offset) + u32(stored) + u16(slot) + u8(0) + u8(0)
+        chunk_id + u32(number) + u32(offset) + u32(stored) + u16(slot) + u16(reserved)
         for chunk_id, number, slot, offset, stored in ordered
     )
     set_bytes = number_set(segments) if segment_bytes is None else segment_bytes
@@ -255,7 +256,8 @@ def run(segments, rows, filter_bytes=None, sort=True, segment_bytes=None, **body
 
 def layer_body(fields):
     return (
-        u8(fields["block_size_log2"])
+        fields["ingest"]
+        + u8(fields["block_size_log2"])
         + u64(fields["virtual_size"])
         + option(fields["parent"])
         + u32(fields["depth"])
@@ -270,12 +272,13 @@ def layer_body(fields):
     )
 
 
-def layer(block_size_log2, virtual_size, data, zero, ids, parent=None, parent_depth=0, parts=None, **body_overrides):
+def layer(ingest, block_size_log2, virtual_size, data, zero, ids, parent=None, parent_depth=0, parts=None, **body_overrides):
     """Returns the layer's id and the bytes of its file. `data` and `zero` are block numbers, `ids` in block order."""
     ids = b"".join(ids)
     pages = b"".join(u32(crc(ids[at : at + 65536])) for at in range(0, len(ids), 65536))
     parts = {"data": number_set(data), "zero": number_set(zero), "pages": pages, "ids": ids} | (parts or {})
     fields = {
+        "ingest": ingest,
         "block_size_log2": block_size_log2,
         "virtual_size": virtual_size,
         "parent": parent,
@@ -643,6 +646,12 @@ def run_vectors(v):
     many = [(id, 3, slot, 73 + 63 * slot, 11) for slot, id in enumerate(numbered_ids(43))]
     v.good("run-filter.bin", "run", "5.2", "43 rows: three filter blocks", run([3], many), fields([3], many))
 
+    roomy = run([1, 2], rows, filter_bytes=run_filter([row[0] for row in rows], rows_max=64))
+    v.good(
+        "run-filter-roomy.bin", "run", "5.2", "four rows, and a filter with room for 64", roomy, fields([1, 2], rows),
+        reencodes=False,
+    )
+
     def bad(name, section, what, data, error, field=None):
         v.bad(f"run-{name}.bin", "run", section, what, data, error, field)
 
@@ -661,16 +670,17 @@ def run_vectors(v):
     bad("rows-checksum", "5.3", "one bit of a row flipped", patched(good, len(good) - 1, b"\1"), "Checksum")
     bad("order", "5.3", "rows that do not ascend", run([1, 2], sorted(rows)[::-1], sort=False), "Field")
     bad("twice", "5.3", "the same row twice", run([1, 2], rows + rows[:1]), "Field")
+    bad("row-reserved", "5.3", "the reserved field of a row is 1", run([1, 2], rows, reserved=1), "Field", "reserved")
     bad("foreign", "5.3", "a row in a segment that is not named", run([1], rows), "Field")
 
 
 def layer_vectors(v):
     ids = numbered_ids(2100)
 
-    def good(name, what, virtual_size, data, zero, layer_ids, parent=None, parent_depth=0):
-        id, file = layer(LOG2, virtual_size, data, zero, layer_ids, parent, parent_depth)
+    def good(name, what, virtual_size, data, zero, layer_ids, parent=None, parent_depth=0, ingest=INGEST_1):
+        id, file = layer(ingest, LOG2, virtual_size, data, zero, layer_ids, parent, parent_depth)
         fields = {
-            "id": id.hex(), "block_size_log2": LOG2, "virtual_size": virtual_size,
+            "id": id.hex(), "ingest": ingest.hex(), "block_size_log2": LOG2, "virtual_size": virtual_size,
             "parent": parent.hex() if parent else None, "depth": parent_depth + 1,
             "data": runs_of(data), "zero": runs_of(zero), "ids_hash": b3(b"".join(layer_ids)).hex(),
         }
@@ -680,13 +690,18 @@ def layer_vectors(v):
         return id, file
 
     parent, full = good("full", "a full layer of nine blocks, the last one short", 9 * BLOCK - 5, [0, 3, 4], [], ids[:3])
+    good(
+        "again", "the same layer, written by another ingest: another file of another id",
+        9 * BLOCK - 5, [0, 3, 4], [], ids[:3], ingest=INGEST_2,
+    )
     _, child = good("child", "a child that sets two blocks and zeroes one", 9 * BLOCK - 5, [3, 5], [4], ids[3:5], parent, 1)
     good("nothing", "a child that changes nothing but the size", 20 * BLOCK, [], [], [], parent, 1)
     good("empty", "a full layer of an image of no bytes", 0, [], [], [])
     good("pages", "2,100 ids: two pages of them", 2100 * BLOCK, list(range(2100)), [], ids)
 
-    plain = dict(block_size_log2=LOG2, virtual_size=9 * BLOCK - 5, data=[0, 3, 4], zero=[], ids=ids[:3])
-    over = dict(block_size_log2=LOG2, virtual_size=9 * BLOCK - 5, data=[3, 5], zero=[4], ids=ids[3:5], parent=parent, parent_depth=1)
+    common = dict(ingest=INGEST_1, block_size_log2=LOG2, virtual_size=9 * BLOCK - 5)
+    plain = common | dict(data=[0, 3, 4], zero=[], ids=ids[:3])
+    over = common | dict(data=[3, 5], zero=[4], ids=ids[3:5], parent=parent, parent_depth=1)
 
     def bad(name, what, data, error, field=None):
         v.bad(f"layer-{name}.bin", "layer", "6.1", what, data, error, field)
@@ -705,7 +720,7 @@ def layer_vectors(v):
     bad("depth-full", "a full layer of depth 2", made(plain, depth=2), "Field", "depth")
     bad("depth-child", "a child of depth 1", made(over, depth=1), "Field", "depth")
     bad("depth-deep", "a stack of 65,537 layers", made(over, depth=65537), "Field", "depth")
-    bad("parent", "a parent that is neither there nor not", resealed_layer(patched(full, 41, b"\2"), 206), "Body")
+    bad("parent", "a parent that is neither there nor not", resealed_layer(patched(full, 57, b"\2"), 222), "Body")
     head = len(child) - len(number_set([3, 5])) - len(number_set([4])) - 4 - 64
     bad("data-hash", "one bit of the set of blocks flipped", patched(child, head + 16, u8(child[head + 16] ^ 1)), "Hash")
     zero_at = head + len(number_set([3, 5]))
@@ -938,7 +953,7 @@ def example_store(v):
     size = 5 * BLOCK + len(bye)
     blocks = [fives()[0], noise()[0], words[0], None, LINES, tail[0]]
     full_data = {n: b3(block) for n, block in enumerate(blocks) if block}
-    full_id, full = layer(LOG2, size, list(full_data), [], list(full_data.values()))
+    full_id, full = layer(INGEST_1, LOG2, size, list(full_data), [], list(full_data.values()))
     put(f"layers/{full_id.hex()}.layer", full)
     roof_ids = [full_data.get(n) for n in range(6)]
     roof_digest = image_digest(size, LOG2, roof_ids)
@@ -947,7 +962,7 @@ def example_store(v):
     # Image "roof repaired": eight blocks; block 1 is set anew, block 4 zeroed, block 6 added, block 7 a hole.
     grown = 8 * BLOCK
     child_data = {1: b3(sevens()[0]), 6: b3(second[1][0])}
-    child_id, child = layer(LOG2, grown, list(child_data), [4], list(child_data.values()), full_id, 1)
+    child_id, child = layer(INGEST_2, LOG2, grown, list(child_data), [4], list(child_data.values()), full_id, 1)
     put(f"layers/{child_id.hex()}.layer", child)
     child_blocks = [*blocks, None, None]
     child_blocks[1], child_blocks[4], child_blocks[6] = sevens()[0], None, second[1][0]

@@ -416,10 +416,11 @@ def read_run(data):
     segments = set(read_set(data[start:filter_start], 1 << 32))
     words = struct.unpack(f"<{8 * filter_blocks}I", data[filter_start:rows_start])
     rows, before = [], None
-    for id, segment, offset, stored_length, slot, _codec, _bases in struct.iter_unpack("<32sIIIHBB", data[rows_start:]):
+    for id, segment, offset, stored_length, slot, reserved in struct.iter_unpack("<32sIIIHH", data[rows_start:]):
         order = (id, segment, slot)
         need(before is None or before < order, "Field", "the rows of a run do not ascend", "row")
         need(segment in segments, "Field", f"a row is in segment {segment}, which the run does not name", "row")
+        need_field(reserved == 0, "reserved", reserved)
         need(passes(words, filter_blocks, id), "Field", f"the filter does not know {id.hex()}", "filter")
         rows.append(RunRow(id, segment, slot, offset, stored_length))
         before = order
@@ -437,6 +438,7 @@ def passes(words, blocks, id):
 @dataclass
 class Layer:
     id: bytes
+    ingest: bytes
     block_size_log2: int
     virtual_size: int
     parent: bytes | None
@@ -451,7 +453,7 @@ class Layer:
 
 def read_layer(data):
     body, start = open_envelope(b"TGLAYER\n", data)
-    block_size_log2, virtual_size = body.u8(), body.u64()
+    ingest, block_size_log2, virtual_size = body.take(16), body.u8(), body.u64()
     parent, depth = body.option(lambda: body.take(32)), body.u32()
     data_blocks, zero_blocks = body.u64(), body.u64()
     data_length, data_hash = body.u64(), body.take(32)
@@ -486,6 +488,7 @@ def read_layer(data):
     forms = zip(("data", "zero"), (data_set, zero_set), numbers)
     return Layer(
         id=blake3(data[:start], derive_key_context=LAYER_ID_CONTEXT).digest(),
+        ingest=ingest,
         block_size_log2=block_size_log2,
         virtual_size=virtual_size,
         parent=parent,
@@ -664,7 +667,7 @@ class Store:
         return read_collection_state(self.read("gc.state"))
 
     def condemned_segments(self):
-        """None if the collection state is damaged: that must not keep anyone from saving what there is."""
+        """None of them if the collection state is damaged: that must not keep anyone from saving what there is."""
         try:
             return self.state().condemned_segments
         except Damage:

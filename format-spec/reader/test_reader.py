@@ -85,7 +85,7 @@ def read_layer(data, entry):
     assert not layer.stray_forms
     ids = list(layer.data.values())
     shown = {
-        "id": layer.id.hex(), "block_size_log2": layer.block_size_log2, "virtual_size": layer.virtual_size,
+        "id": layer.id.hex(), "ingest": layer.ingest.hex(), "block_size_log2": layer.block_size_log2, "virtual_size": layer.virtual_size,
         "parent": layer.parent and layer.parent.hex(), "depth": layer.depth, "data": maker.runs_of(layer.data),
         "zero": maker.runs_of(sorted(layer.zero)), "ids_hash": reader.b3(b"".join(ids)).hex(),
     }
@@ -155,7 +155,7 @@ class GoldenFiles(unittest.TestCase):
         for case in INDEX["stacks"]:
             log2 = case["block_size_log2"]
             stack = [
-                reader.Layer(b"", log2, layer["virtual_size"], None, 1, dict(map(tuple, layer["data"])), set(layer["zero"]))
+                reader.Layer(b"", b"", log2, layer["virtual_size"], None, 1, dict(map(tuple, layer["data"])), set(layer["zero"]))
                 for layer in case["layers"]
             ]
             found = [reader.resolve(stack, block) or "zero" for block in range(stack[0].blocks())]
@@ -341,8 +341,8 @@ class ACopyOfTheStore(unittest.TestCase):
         loose = maker.u16(12347) + maker.u16(0) + maker.u8(1) + maker.u16(0) + maker.u16(2) + maker.u16(1)
         loose += maker.u16(0) + maker.u16(2)
         ids = [maker.b3(maker.fives()[0])] * 3
-        strict_id, strict = maker.layer(maker.LOG2, 3 << maker.LOG2, [0, 1, 2], [], ids)
-        loose_id, other = maker.layer(maker.LOG2, 3 << maker.LOG2, [0, 1, 2], [], ids, parts={"data": loose})
+        strict_id, strict = maker.layer(maker.INGEST_1, maker.LOG2, 3 << maker.LOG2, [0, 1, 2], [], ids)
+        loose_id, other = maker.layer(maker.INGEST_1, maker.LOG2, 3 << maker.LOG2, [0, 1, 2], [], ids, parts={"data": loose})
         self.assertNotEqual(strict_id, loose_id)
         self.file(f"layers/{strict_id.hex()}.layer").write_bytes(strict)
         self.assertEqual(self.verify(), [])

@@ -290,6 +290,7 @@ fn layer(vector: &Value, bytes: &[u8]) -> Reading {
     let (data, zero, summary) = (layer.data()?, layer.zero()?, header.summary);
     let mut fields = json!({
         "id": header.id().to_string(),
+        "ingest": summary.ingest.to_string(),
         "block_size_log2": summary.block_size.log2(),
         "virtual_size": summary.virtual_size,
         "parent": summary.parent.map(|parent| parent.to_string()),
@@ -303,7 +304,8 @@ fn layer(vector: &Value, bytes: &[u8]) -> Reading {
             (0..summary.data_blocks).map(|position| layer.id(position).map(|id| id.to_string()));
         fields["ids"] = ids.collect();
     }
-    let (id, again) = LayerParts {
+    let (id, head) = LayerParts {
+        ingest: summary.ingest,
         block_size: summary.block_size,
         virtual_size: summary.virtual_size,
         parent: summary.parent.map(|parent| (parent, summary.depth - 1)),
@@ -313,7 +315,7 @@ fn layer(vector: &Value, bytes: &[u8]) -> Reading {
     }
     .encode();
     assert_eq!(id, header.id());
-    Ok((fields, again))
+    Ok((fields, [&head, layer.ids()].concat()))
 }
 
 fn image_record(bytes: &[u8]) -> Reading {
