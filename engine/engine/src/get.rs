@@ -290,7 +290,7 @@ impl Read {
             .and_then(|pending| pending.wait().ok())
             .unwrap_or_default();
         let start = self.first().offset;
-        let mut block = Buffer::zeroed(session.block_size().as_usize());
+        let mut block = Buffer::stale(session.block_size().as_usize());
         for (row, blocks) in &self.rows {
             let from = (row.offset - start) as usize;
             let record = bytes.get(from..from + row.record_bytes());
