@@ -149,7 +149,7 @@ impl Index {
                 }
                 // Collected since it was listed: only a condemned segment can be.
                 Err(error) if error.is_not_found() => {}
-                Err(error @ StoreError::Corrupt { .. }) => damaged_segments.push((*number, error)),
+                Err(error) if error.is_unreadable() => damaged_segments.push((*number, error)),
                 Err(error) => return Err(error),
             }
         }
@@ -226,7 +226,8 @@ fn open_runs(environment: &Environment) -> Result<(Vec<Run>, Vec<StoreError>), S
             &paths::directory(paths::INDEX).join(&entry.name),
         ) {
             Ok(run) => runs.push(run),
-            Err(error @ StoreError::Corrupt { .. }) => damaged.push(error),
+            // One of a newer format is of no more use, and can be done without as well.
+            Err(error) if error.is_unreadable() => damaged.push(error),
             Err(error) => return Err(error),
         }
     }
