@@ -200,6 +200,13 @@ impl Index {
         !self.condemned.contains(place.segment.get()) && !self.quarantine.contains(place)
     }
 
+    /// Returns every segment that some run names, those that are gone included.
+    pub(crate) fn segments_listed(&self) -> impl Iterator<Item = SegmentNumber> + '_ {
+        self.runs
+            .iter()
+            .flat_map(|run| run.segments.iter().copied())
+    }
+
     /// Returns how many chunks the index lists, duplicates included.
     pub fn rows(&self) -> usize {
         self.runs.iter().map(|run| run.sections().len()).sum()
