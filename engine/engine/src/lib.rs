@@ -29,7 +29,7 @@ pub use workers::Workers;
 pub use tegula_format::{
     BlockSize, ImageDigest, ImageName, ImageRecord, NameError, ZSTD_LEVEL_MAX, ZSTD_LEVEL_MIN,
 };
-pub use tegula_io::{Backend, BackendPreference};
+pub use tegula_io::{Backend, BackendPreference, FileKind, SourceError, TargetError};
 pub use tegula_store::{
     CollectOptions, Collection, Depth, Environment, Finding, InitOptions, RepairReport, Store,
     StoreError, Verification,

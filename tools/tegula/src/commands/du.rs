@@ -1,0 +1,104 @@
+//! `tegula du`: tells what images cost.
+
+use crate::context::Context;
+use crate::failure::{Failure, Outcome};
+use crate::output::Report;
+use crate::table::{Align, Table};
+use crate::units;
+use clap::Args;
+use serde::Serialize;
+use tegula_engine::{ImageName, ImageUsage};
+
+const EXAMPLES: &str = "\
+Examples:
+  tegula du
+  tegula du web-1 web-2
+
+STORED is what an image needs, EXCLUSIVE what only it needs: removing it, and nothing else, makes that
+much garbage. The last line counts what several of them need once, and what no other image needs.";
+
+/// Tell what images cost on disk
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Du {
+    /// The images; all if none is named
+    #[arg(value_name = "IMAGE", value_parser = ImageName::parse)]
+    images: Vec<ImageName>,
+}
+
+#[derive(Debug, Serialize)]
+struct Costs {
+    images: Vec<Cost>,
+    stored_bytes: u64,
+    together_bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Cost {
+    name: String,
+    virtual_size: u64,
+    logical_bytes: u64,
+    stored_bytes: u64,
+    exclusive_bytes: u64,
+    shared_bytes: u64,
+}
+
+impl From<&ImageUsage> for Cost {
+    fn from(usage: &ImageUsage) -> Self {
+        Self {
+            name: usage.name.to_string(),
+            virtual_size: usage.virtual_size,
+            logical_bytes: usage.logical_bytes,
+            stored_bytes: usage.stored_bytes,
+            exclusive_bytes: usage.exclusive_bytes,
+            shared_bytes: usage.shared_bytes(),
+        }
+    }
+}
+
+impl Report for Costs {
+    fn text(&self, verbose: bool) -> String {
+        let size = |bytes| units::size_exact(bytes, verbose);
+        let mut table = Table::with_head([
+            ("IMAGE", Align::Left),
+            ("LENGTH", Align::Right),
+            ("DATA", Align::Right),
+            ("STORED", Align::Right),
+            ("SHARED", Align::Right),
+            ("EXCLUSIVE", Align::Right),
+        ]);
+        for image in &self.images {
+            table.row([
+                image.name.clone(),
+                size(image.virtual_size),
+                size(image.logical_bytes),
+                size(image.stored_bytes),
+                size(image.shared_bytes),
+                size(image.exclusive_bytes),
+            ]);
+        }
+        let blank = String::new;
+        let shared = self.stored_bytes - self.together_bytes;
+        table.row([
+            "(together)".to_owned(),
+            blank(),
+            blank(),
+            size(self.stored_bytes),
+            size(shared),
+            size(self.together_bytes),
+        ]);
+        table.to_string()
+    }
+}
+
+impl Du {
+    pub(crate) fn run(&self, context: &Context) -> Result<Outcome, Failure> {
+        let usage = context.open()?.usage(&self.images)?;
+        context.output.print(&Costs {
+            images: usage.images.iter().map(Cost::from).collect(),
+            stored_bytes: usage.stored_bytes,
+            together_bytes: usage.together_bytes,
+        })?;
+        Ok(Outcome::Done)
+    }
+}

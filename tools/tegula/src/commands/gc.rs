@@ -1,0 +1,102 @@
+//! `tegula gc`: frees what no image needs.
+
+use crate::context::Context;
+use crate::failure::{Failure, Outcome};
+use crate::output::Report;
+use crate::units;
+use clap::Args;
+use serde::Serialize;
+use std::time::Duration;
+use tegula_engine::CollectOptions;
+
+const EXAMPLES: &str = "\
+Examples:
+  tegula gc
+  tegula gc --dry-run
+  tegula gc --min-live 1.0 --wait 600
+
+Other commands may go on meanwhile. What those that began before still look at is kept; after --wait
+seconds its removal is left to the next gc.";
+
+/// Free what no image needs
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Gc {
+    /// Only tell what would be freed
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Rewrite segments with a smaller share of needed bytes: 0 none, 1 every one with any garbage
+    #[arg(long, value_name = "SHARE", default_value_t = CollectOptions::default().min_live, value_parser = share)]
+    min_live: f64,
+
+    /// How long to wait for commands that began before
+    #[arg(long, value_name = "SECONDS", default_value_t = CollectOptions::default().patience.as_secs())]
+    wait: u64,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    match (0.0..=1.0).contains(&share) {
+        true => Ok(share),
+        false => Err("a share is from 0 to 1".to_owned()),
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Collected {
+    dry_run: bool,
+    freed_bytes: u64,
+    segments_removed: u64,
+    segments_rewritten: u64,
+    layers_removed: u64,
+    abandoned_removed: u64,
+    pending_bytes: u64,
+}
+
+impl Report for Collected {
+    fn text(&self, verbose: bool) -> String {
+        let freed = units::size_exact(self.freed_bytes, verbose);
+        let verb = match self.dry_run {
+            true => "would free",
+            false => "freed",
+        };
+        let mut text = format!(
+            "{verb} {freed}: {} removed, {} rewritten, {} removed\n",
+            units::count(self.segments_removed, "segment", "segments"),
+            self.segments_rewritten,
+            units::count(self.layers_removed, "layer", "layers"),
+        );
+        if self.abandoned_removed > 0 {
+            let files = units::count(self.abandoned_removed, "file", "files");
+            text.push_str(&format!("removed {files} of interrupted commands\n"));
+        }
+        if self.pending_bytes > 0 {
+            let pending = units::size_exact(self.pending_bytes, verbose);
+            text.push_str(&format!(
+                "{pending} are still held by other commands; the next gc frees them\n"
+            ));
+        }
+        text
+    }
+}
+
+impl Gc {
+    pub(crate) fn run(&self, context: &Context) -> Result<Outcome, Failure> {
+        let collection = context.open()?.collect(&CollectOptions {
+            min_live: self.min_live,
+            dry_run: self.dry_run,
+            patience: Duration::from_secs(self.wait),
+        })?;
+        context.output.confirm(&Collected {
+            dry_run: self.dry_run,
+            freed_bytes: collection.freed_bytes,
+            segments_removed: collection.segments_removed,
+            segments_rewritten: collection.segments_rewritten,
+            layers_removed: collection.layers_removed,
+            abandoned_removed: collection.abandoned_removed,
+            pending_bytes: collection.pending_bytes,
+        })?;
+        Ok(Outcome::Done)
+    }
+}

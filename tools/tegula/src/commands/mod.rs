@@ -1,0 +1,17 @@
+//! The commands, a file each: its arguments, its report, and what it does.
+
+pub(crate) mod coalesce;
+pub(crate) mod completions;
+pub(crate) mod diff;
+pub(crate) mod du;
+pub(crate) mod gc;
+pub(crate) mod get;
+pub(crate) mod init;
+pub(crate) mod ls;
+pub(crate) mod put;
+pub(crate) mod rename;
+pub(crate) mod repair;
+pub(crate) mod rm;
+pub(crate) mod show;
+pub(crate) mod stats;
+pub(crate) mod verify;

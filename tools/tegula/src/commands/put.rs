@@ -1,0 +1,165 @@
+//! `tegula put`: puts an image into the store.
+
+use crate::context::Context;
+use crate::failure::{Failure, Outcome};
+use crate::input::InterruptibleInput;
+use crate::output::Report;
+use crate::progress::Progress;
+use crate::record::RecordFields;
+use crate::table::Table;
+use crate::{units, usage};
+use clap::Args;
+use clap::error::ErrorKind;
+use serde::Serialize;
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tegula_engine::{Engine, ImageName, PutReport, PutRequest, Source, Task};
+
+const EXAMPLES: &str = "\
+Examples:
+  tegula put debian-12 debian-12.raw
+  tegula put web-1 /dev/vg0/web-1-snapshot --parent debian-12
+  zstdcat backup.raw.zst | tegula put backup -
+  tegula put nightly disk.raw --parent nightly --replace
+
+The image is there, durable, once the command ends well; otherwise nothing is changed.";
+
+/// Put an image into the store
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Put {
+    /// The new image's name
+    #[arg(value_parser = ImageName::parse)]
+    name: ImageName,
+
+    /// A raw disk: a file or block device, or - for standard input
+    source: PathBuf,
+
+    /// The image this is a changed copy of: makes it faster, never different
+    #[arg(long, value_name = "IMAGE", value_parser = ImageName::parse)]
+    parent: Option<ImageName>,
+
+    /// Take the place of an image of that name
+    #[arg(long)]
+    replace: bool,
+}
+
+/// What a put did.
+#[derive(Debug, Serialize)]
+struct Stored {
+    #[serde(flatten)]
+    image: RecordFields,
+    read_bytes: u64,
+    new_chunks: u64,
+    new_bytes: u64,
+    stored_new_bytes: u64,
+    reused_chunks: u64,
+    recovered_chunks: u64,
+    seconds: f64,
+}
+
+impl Stored {
+    fn new(report: &PutReport, time: Duration) -> Self {
+        Self {
+            image: RecordFields::from(&report.record),
+            read_bytes: report.read_bytes,
+            new_chunks: report.new_chunks,
+            new_bytes: report.new_bytes,
+            stored_new_bytes: report.stored_new_bytes,
+            reused_chunks: report.reused_chunks,
+            recovered_chunks: report.recovered_chunks,
+            seconds: time.as_secs_f64(),
+        }
+    }
+}
+
+impl Report for Stored {
+    fn text(&self, verbose: bool) -> String {
+        let size = |bytes| units::size_exact(bytes, verbose);
+        let time = Duration::from_secs_f64(self.seconds);
+        let mut table = Table::of_pairs();
+        table.pair("  length", size(self.image.virtual_size));
+        table.pair(
+            "  read",
+            format!(
+                "{} in {}, {}",
+                size(self.read_bytes),
+                units::seconds(time),
+                units::rate(self.read_bytes, time)
+            ),
+        );
+        table.pair(
+            "  new",
+            format!(
+                "{}, {}, stored as {}",
+                units::count(self.new_chunks, "chunk", "chunks"),
+                size(self.new_bytes),
+                size(self.stored_new_bytes)
+            ),
+        );
+        table.pair(
+            "  reused",
+            units::count(self.reused_chunks, "chunk", "chunks"),
+        );
+        table.pair(
+            "  zero",
+            units::count(self.image.zero_blocks, "block", "blocks"),
+        );
+        if self.recovered_chunks > 0 {
+            let recovered = units::count(self.recovered_chunks, "chunk", "chunks");
+            table.pair("  kept", format!("{recovered} of an interrupted put"));
+        }
+        if verbose {
+            table.pair("  digest", &self.image.digest);
+        }
+        format!("put {}\n{table}", self.image.name)
+    }
+}
+
+impl Put {
+    pub(crate) fn run(&self, context: &Context) -> Result<Outcome, Failure> {
+        let from_input = self.source == Path::new("-");
+        if from_input && io::stdin().is_terminal() {
+            let message = "SOURCE - takes the image from standard input, which is a terminal";
+            return Err(usage::error(ErrorKind::InvalidValue, message).into());
+        }
+        let engine = context.open()?;
+        let progress = Progress::begin(context.output, "put");
+        let task = Task {
+            progress: &|done, total| progress.update(done, total),
+            interrupted: context.interruption(),
+        };
+        let clock = &engine.store().environment().clock;
+        let start = clock.elapsed();
+        let report = match from_input {
+            true => self.put_input(&engine, task),
+            false => engine.put_path(
+                self.name.clone(),
+                &self.source,
+                self.parent.clone(),
+                self.replace,
+                task,
+            ),
+        }?;
+        drop(progress);
+        let time = clock.elapsed().saturating_sub(start);
+        context.output.confirm(&Stored::new(&report, time))?;
+        Ok(Outcome::Done)
+    }
+
+    fn put_input(
+        &self,
+        engine: &Engine,
+        task: Task<'_>,
+    ) -> Result<PutReport, tegula_engine::EngineError> {
+        let mut input = InterruptibleInput::new(task.interrupted);
+        let request = PutRequest {
+            name: self.name.clone(),
+            source: Source::Stream(&mut input),
+            parent: self.parent.clone(),
+            replace: self.replace,
+        };
+        engine.put(request, task)
+    }
+}

@@ -1,0 +1,118 @@
+//! `tegula repair`: mends what can be mended.
+
+use crate::commands::verify::{FindingFields, findings_text};
+use crate::context::Context;
+use crate::failure::{Failure, Outcome};
+use crate::output::Report;
+use crate::progress::Progress;
+use crate::table::Table;
+use crate::units;
+use clap::Args;
+use serde::Serialize;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use tegula_engine::{RepairReport, Task};
+
+const EXAMPLES: &str = "\
+Examples:
+  tegula repair
+  tegula repair --from /mnt/backup/images
+
+Without --from, the index is made anew, whole chunks are saved from damaged segments, and damaged files
+go to quarantine. With it, chunks and layers that are lost here are taken from there. Putting an image
+again heals it too. Exits with 3 if something is still wrong afterwards.";
+
+/// Mend what can be mended
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Repair {
+    /// Another store, to take good copies from
+    #[arg(long, value_name = "STORE")]
+    from: Option<PathBuf>,
+}
+
+#[derive(Debug, Serialize)]
+struct Mended {
+    healed_chunks: u64,
+    salvaged_chunks: u64,
+    quarantined_chunks: u64,
+    quarantined_files: Vec<String>,
+    restored_records: Vec<String>,
+    restored_layers: Vec<String>,
+    index_rebuilt: bool,
+    remaining: Vec<FindingFields>,
+}
+
+impl From<RepairReport> for Mended {
+    fn from(report: RepairReport) -> Self {
+        Self {
+            healed_chunks: report.healed_chunks,
+            salvaged_chunks: report.salvaged_chunks,
+            quarantined_chunks: report.quarantined_chunks,
+            quarantined_files: report.quarantined_files,
+            restored_records: report.restored_records,
+            restored_layers: report.restored_layers,
+            index_rebuilt: report.index_rebuilt,
+            remaining: report.remaining.iter().map(FindingFields::from).collect(),
+        }
+    }
+}
+
+impl Report for Mended {
+    fn text(&self, _verbose: bool) -> String {
+        let mut table = Table::of_pairs();
+        let list = |items: &[String]| match items {
+            [] => "none".to_owned(),
+            items => units::printable(&items.join(", ")),
+        };
+        table.pair("chunks taken from the other store", self.healed_chunks);
+        table.pair("chunks saved from damaged segments", self.salvaged_chunks);
+        table.pair("chunks put in quarantine", self.quarantined_chunks);
+        table.pair("files put in quarantine", list(&self.quarantined_files));
+        table.pair("image records made again", list(&self.restored_records));
+        table.pair("images on a new layer", list(&self.restored_layers));
+        table.pair(
+            "index",
+            if self.index_rebuilt {
+                "made anew"
+            } else {
+                "kept"
+            },
+        );
+        let verdict = match self.remaining.len() as u64 {
+            0 => "nothing is wrong any more".to_owned(),
+            found => format!(
+                "still wrong: {}",
+                units::count(found, "finding", "findings")
+            ),
+        };
+        format!("{table}{}{verdict}\n", findings_text(&self.remaining))
+    }
+}
+
+impl Repair {
+    pub(crate) fn run(&self, context: &Context) -> Result<Outcome, Failure> {
+        let engine = context.open()?;
+        let from = self.from.as_ref().map(|path| {
+            context.open_at(path).map_err(|source| Failure::OtherStore {
+                path: path.clone(),
+                source,
+            })
+        });
+        let from = from.transpose()?;
+        let progress = Progress::begin(context.output, "repair");
+        // Every step stands by itself: a signal may end this at once, and a second repair goes on from there.
+        let task = Task {
+            progress: &|done, total| progress.update(done, total),
+            interrupted: &AtomicBool::new(false),
+        };
+        let mended = Mended::from(engine.repair(from.as_ref(), task)?);
+        drop(progress);
+        let outcome = match mended.remaining.is_empty() {
+            true => Outcome::Done,
+            false => Outcome::Damaged,
+        };
+        context.output.confirm(&mended)?;
+        Ok(outcome)
+    }
+}

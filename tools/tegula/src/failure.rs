@@ -1,0 +1,225 @@
+//! What can go wrong, the exit code for it, and what to do next: each decided here and nowhere else.
+
+use crate::output::complain;
+use crate::signals::EXIT_INTERRUPTED;
+use crate::units;
+use std::error::Error;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use tegula_engine::{EngineError, FileKind, SourceError, StoreError, TargetError};
+
+/// How a command ended that did what it was to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// All is well.
+    Done,
+    /// Damage was looked for and found.
+    Damaged,
+}
+
+const EXIT_FAILED: u8 = 1;
+const EXIT_DAMAGED: u8 = 3;
+/// 128 and the number of SIGPIPE, as for a program that the signal ended.
+const EXIT_NOBODY_READS: u8 = 141;
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Done => Self::SUCCESS,
+            Outcome::Damaged => Self::from(EXIT_DAMAGED),
+        }
+    }
+}
+
+/// An error of a command.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// What the engine says.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// What the engine says of a second store.
+    #[error("store {}", path.display())]
+    OtherStore { path: PathBuf, source: EngineError },
+    /// Standard output does not take what is printed.
+    #[error("cannot write to standard output")]
+    Print { source: io::Error },
+    /// The handlers of Ctrl-C cannot be set.
+    #[error("cannot watch for signals")]
+    Signals { source: io::Error },
+    /// The arguments are wrong in a way only the command can tell.
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Engine(error.into())
+    }
+}
+
+impl Failure {
+    fn engine(&self) -> Option<&EngineError> {
+        match self {
+            Self::Engine(error) | Self::OtherStore { source: error, .. } => Some(error),
+            _ => None,
+        }
+    }
+
+    /// Tells whether whoever read standard output stopped reading.
+    fn nobody_reads(&self) -> bool {
+        match self {
+            Self::Print { source } | Self::Engine(EngineError::WriteTarget { source, .. }) => {
+                source.kind() == ErrorKind::BrokenPipe
+            }
+            _ => false,
+        }
+    }
+
+    fn exit_code(&self) -> u8 {
+        match self.engine() {
+            Some(EngineError::Interrupted) => EXIT_INTERRUPTED,
+            Some(error) if error.is_corruption() => EXIT_DAMAGED,
+            _ if self.nobody_reads() => EXIT_NOBODY_READS,
+            _ => EXIT_FAILED,
+        }
+    }
+}
+
+/// Says on standard error what went wrong and what to do next, and returns the exit code.
+///
+/// `store` is the store the command worked on; `interrupted` tells that a signal came, which is then the cause.
+pub(crate) fn report(failure: &Failure, store: Option<&Path>, interrupted: bool) -> ExitCode {
+    if let Failure::Usage(error) = failure {
+        drop(error.print());
+        return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_FAILED));
+    }
+    if interrupted {
+        complain("error: interrupted\n");
+        return ExitCode::from(EXIT_INTERRUPTED);
+    }
+    if !failure.nobody_reads() {
+        let place = match (failure, store) {
+            (Failure::Engine(EngineError::Store(_)), Some(path)) => {
+                format!("store {}: ", path.display())
+            }
+            _ => String::new(),
+        };
+        let mut text = format!("error: {place}{}\n", chain(failure));
+        if let Some(hint) = hint(failure) {
+            text.push_str(&format!("hint: {hint}\n"));
+        }
+        complain(&units::printable(&text));
+    }
+    ExitCode::from(failure.exit_code())
+}
+
+/// Joins an error's text and those of its sources.
+fn chain(error: &dyn Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause: &&dyn Error| (*cause).source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+/// What to do next.
+fn hint(failure: &Failure) -> Option<&'static str> {
+    match failure {
+        Failure::Engine(error) | Failure::OtherStore { source: error, .. } => engine_hint(error),
+        Failure::Print { .. } | Failure::Signals { .. } | Failure::Usage(_) => None,
+    }
+}
+
+fn engine_hint(error: &EngineError) -> Option<&'static str> {
+    Some(match error {
+        EngineError::Store(error) => return store_hint(error),
+        EngineError::Directory { source, .. } => match source.kind() {
+            ErrorKind::NotFound => {
+                "check the path; `tegula --store PATH init` makes a store in a directory whose parent exists"
+            }
+            ErrorKind::Unsupported => "use `--io auto` or `--io blocking`",
+            kind => return system_hint(kind),
+        },
+        EngineError::Source(error) => return source_hint(error),
+        EngineError::ReadSource { .. } => "check the source's disk; nothing was put",
+        EngineError::SourceChanged { .. } => {
+            "nothing was put; stop whoever writes to it, or put a snapshot of it"
+        }
+        EngineError::TooLarge { .. } => {
+            "a store with larger blocks takes larger images: `tegula init --block-size 64K`"
+        }
+        EngineError::Target(error) => return target_hint(error),
+        EngineError::DestinationExists { .. } => {
+            "--force replaces it, --in-place overwrites only the blocks that differ"
+        }
+        EngineError::DestinationIsDevice { .. } => {
+            "if its content may go, --force overwrites it, writing only the blocks that differ"
+        }
+        EngineError::DestinationTooSmall { .. } => "use a larger device",
+        EngineError::WriteTarget { source, .. } => return system_hint(source.kind()),
+        EngineError::DigestMismatch { .. } => {
+            "`tegula verify --full` tells how far the damage goes"
+        }
+        EngineError::OutOfImage { .. } | EngineError::Interrupted => return None,
+    })
+}
+
+fn store_hint(error: &StoreError) -> Option<&'static str> {
+    Some(match error {
+        StoreError::Io { source, .. } => match source.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                "every image in the store is as it was; make room, for example with `tegula rm` and `tegula gc`"
+            }
+            ErrorKind::ReadOnlyFilesystem => {
+                "ls, show, get, diff, du, stats and verify work on a store that cannot be written"
+            }
+            kind => return system_hint(kind),
+        },
+        StoreError::Corrupt { .. }
+        | StoreError::ChunkMissing { .. }
+        | StoreError::ChunkDamaged { .. }
+        | StoreError::LayerMissing { .. } => {
+            "`tegula verify --full` tells how far the damage goes; `tegula repair --from STORE` mends it with good copies"
+        }
+        StoreError::NeedsNewerProgram { .. } => {
+            "nothing is damaged; use the version of tegula that wrote it"
+        }
+        StoreError::NotAStore => "check the path; `tegula --store PATH init` makes a store",
+        StoreError::NotEmpty { .. } => "choose a new or empty directory",
+        StoreError::ImageNotFound { .. } => "`tegula ls` lists the images",
+        StoreError::ImageExists { .. } => {
+            "choose another name; put --replace takes the place of an image"
+        }
+        StoreError::ImageChanged { .. } => "look at it again with `tegula show`, then try again",
+        StoreError::Busy { .. } => "try again when it is done",
+        StoreError::OutOfSegments => "put further images into a new store",
+    })
+}
+
+fn system_hint(kind: ErrorKind) -> Option<&'static str> {
+    Some(match kind {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room there and try again",
+        ErrorKind::PermissionDenied => "check who may read and write there",
+        ErrorKind::ReadOnlyFilesystem => "it is mounted read-only; use another place",
+        ErrorKind::NotFound => "check the path",
+        _ => return None,
+    })
+}
+
+fn source_hint(error: &SourceError) -> Option<&'static str> {
+    Some(match error {
+        SourceError::NotADisk {
+            kind: FileKind::Fifo,
+            ..
+        } => "to take what comes out of it: `tegula put NAME - < SOURCE`",
+        SourceError::NotADisk { .. } => "name the file or device that holds the disk",
+        SourceError::Open { source, .. } => return system_hint(source.kind()),
+    })
+}
+
+fn target_hint(error: &TargetError) -> Option<&'static str> {
+    Some(match error {
+        TargetError::NotADisk { .. } => "`tegula get IMAGE -` writes to standard output",
+        TargetError::NoName { .. } => "name the file to write",
+        TargetError::InUse { .. } => "unmount it first",
+        TargetError::Open { source, .. } => return system_hint(source.kind()),
+    })
+}
