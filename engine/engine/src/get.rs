@@ -290,7 +290,7 @@ impl Read {
             .and_then(|pending| pending.wait().ok())
             .unwrap_or_default();
         let start = self.first().offset;
-        let mut block = Buffer::zeroed(session.block_size().as_usize());
+        let mut block = Buffer::stale(session.block_size().as_usize());
         for (row, blocks) in &self.rows {
             let from = (row.offset - start) as usize;
             let record = bytes.get(from..from + row.record_bytes());
@@ -335,14 +335,15 @@ fn plan_reads(
 }
 
 fn continues(read: &Read, row: &RunRow) -> bool {
-    let first = read.first();
-    let end = u64::from(first.offset) + read.length() as u64;
-    let long = u64::from(row.offset) + row.record_bytes() as u64 - u64::from(first.offset);
+    let (first, end) = (
+        read.first(),
+        u64::from(read.first().offset) + read.length() as u64,
+    );
     // A damaged index may have records overlap: those are read by themselves.
     let gap = u64::from(row.offset).checked_sub(end);
+    let length = read.length() + row.record_bytes();
     first.place.segment == row.place.segment
-        && gap.is_some_and(|gap| gap <= GAP_BYTES)
-        && long <= READ_BYTES as u64
+        && gap.is_some_and(|gap| gap <= GAP_BYTES && length as u64 + gap <= READ_BYTES as u64)
 }
 
 /// Writes some of an image's blocks to a target, in the order they stand in the store.

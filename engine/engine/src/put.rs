@@ -311,10 +311,9 @@ fn put_disk(
         |batch: Batch| {
             let offset = batch.first.byte_offset(judge.block_size);
             let length = usize::try_from(batch.bytes).expect("because a batch is short");
-            let mut buffer = Buffer::zeroed(length.next_multiple_of(judge.block_size.as_usize()));
-            let wanted = buffer
-                .get_mut(..length)
-                .expect("because it was made that long");
+            let mut buffer = Buffer::stale(length.next_multiple_of(judge.block_size.as_usize()));
+            let (wanted, padding) = buffer.split_at_mut(length);
+            padding.fill(0);
             disk.read_at(wanted, offset)
                 .map_err(|source| match source.kind() {
                     io::ErrorKind::UnexpectedEof => EngineError::SourceChanged {
@@ -402,7 +401,7 @@ fn put_stream(
             let mut window = Vec::with_capacity(WINDOW_BATCHES);
             while window.len() < WINDOW_BATCHES && !ended {
                 task.check()?;
-                let mut data = Buffer::zeroed(batch_bytes);
+                let mut data = Buffer::stale(batch_bytes);
                 let bytes =
                     read_full(stream, &mut data).map_err(|source| EngineError::ReadSource {
                         name: NAME.to_owned(),
@@ -414,6 +413,7 @@ fn put_stream(
                     check_size(NAME, virtual_size + bytes as u64, judge.block_size)?;
                     data.as_vec_mut()
                         .truncate(bytes.next_multiple_of(judge.block_size.as_usize()));
+                    data.iter_mut().skip(bytes).for_each(|padding| *padding = 0);
                     let first = judge.block_size.block_at(virtual_size);
                     window.push(Batch {
                         first,

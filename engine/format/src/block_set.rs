@@ -129,14 +129,9 @@ impl BlockSet {
         self.0.is_disjoint(&other.0)
     }
 
-    /// Returns the serialized set; runs are stored as runs.
+    /// Returns the serialized set. Equal sets give equal bytes, however they were built.
     pub fn encode(&self) -> Vec<u8> {
-        let mut set = self.0.clone();
-        set.optimize();
-        let mut bytes = Vec::with_capacity(set.serialized_size());
-        set.serialize_into(&mut bytes)
-            .expect("because writing to a Vec does not fail");
-        bytes
+        encode_numbers(self.0.clone())
     }
 
     /// Reads a serialized set that fills `bytes` exactly and holds only blocks before `block_count`.
@@ -144,17 +139,7 @@ impl BlockSet {
     /// # Errors
     /// [`Corruption::Body`] if the bytes are no such set, [`Corruption::Field`] if a block lies too far.
     pub fn decode(bytes: &[u8], block_count: u64, what: Structure) -> Result<Self, Corruption> {
-        let mut rest = bytes;
-        let set = RoaringBitmap::deserialize_from(&mut rest).map_err(|error| Corruption::Body {
-            what,
-            reason: error.to_string(),
-        })?;
-        if !rest.is_empty() {
-            return Err(Corruption::Body {
-                what,
-                reason: format!("{} bytes follow the bitmap", rest.len()),
-            });
-        }
+        let set = decode_numbers(bytes, what)?;
         match set.max() {
             Some(last) if u64::from(last) >= block_count => Err(Corruption::Field {
                 what,
@@ -164,6 +149,34 @@ impl BlockSet {
             }),
             _ => Ok(Self(set)),
         }
+    }
+}
+
+/// Serializes a set of numbers in its one form (SPEC 2.4).
+pub(crate) fn encode_numbers(mut set: RoaringBitmap) -> Vec<u8> {
+    // `optimize` leaves a container as it is where run and array are equally short, so that the bytes would tell how
+    // the set was built. Without runs to begin with, it chooses by content alone.
+    set.remove_run_compression();
+    set.optimize();
+    let mut bytes = Vec::with_capacity(set.serialized_size());
+    set.serialize_into(&mut bytes)
+        .expect("because writing to a Vec does not fail");
+    bytes
+}
+
+/// Reads a set of numbers that fills `bytes` exactly (SPEC 2.4).
+pub(crate) fn decode_numbers(bytes: &[u8], what: Structure) -> Result<RoaringBitmap, Corruption> {
+    let mut rest = bytes;
+    let set = RoaringBitmap::deserialize_from(&mut rest).map_err(|error| Corruption::Body {
+        what,
+        reason: error.to_string(),
+    })?;
+    match rest.len() {
+        0 => Ok(set),
+        extra => Err(Corruption::Body {
+            what,
+            reason: format!("{extra} bytes follow the bitmap"),
+        }),
     }
 }
 
@@ -215,6 +228,19 @@ mod tests {
             BlockSet::decode(&longer, 70_001, Structure::Layer).is_err(),
             "trailing byte"
         );
+    }
+
+    #[test]
+    fn equal_sets_have_equal_bytes_however_they_were_built() {
+        // Three numbers in a row take six bytes as an array and as a run.
+        let listed = set(&[0, 1, 2]);
+        let mut ranged = BlockSet::new();
+        ranged.insert_range(0..3);
+        let mut cut = BlockSet::new();
+        cut.insert_range(0..100_000);
+        cut.truncate(3);
+        assert_eq!(listed.encode(), ranged.encode());
+        assert_eq!(listed.encode(), cut.encode());
     }
 
     #[test]

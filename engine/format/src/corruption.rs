@@ -49,12 +49,12 @@ impl fmt::Display for Structure {
 /// Whoever read the bytes adds the place (file, offset); this type knows only what the bytes say.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Corruption {
-    /// Fewer bytes than the structure needs.
-    #[error("{what} is cut short: {have} bytes, {need} needed")]
+    /// Fewer bytes than the structure needs, or a file that is longer than its head says.
+    #[error("{what} is {have} bytes long, not {need}")]
     Truncated {
         /// The structure.
         what: Structure,
-        /// Bytes it needs.
+        /// Bytes it needs, or says it has.
         need: u64,
         /// Bytes there are.
         have: u64,

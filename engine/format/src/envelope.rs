@@ -13,7 +13,7 @@ pub const VERSION: u16 = 1;
 pub const ENVELOPE_BYTES: usize = 32;
 
 /// The largest body. Bounds what a hostile length can make us allocate.
-const BODY_BYTES_MAX: usize = 16 << 20;
+pub(crate) const BODY_BYTES_MAX: usize = 16 << 20;
 
 const CONFIG: Configuration<LittleEndian, Fixint, Limit<BODY_BYTES_MAX>> =
     bincode::config::standard()
@@ -37,9 +37,19 @@ pub(crate) struct Kind {
 }
 
 /// Returns the bytes of an envelope and its body.
+///
+/// # Panics
+/// If the body is larger than a decoder takes. Lists that could be are limited by whoever fills them.
 pub(crate) fn encode(kind: Kind, body: &impl bincode::Encode) -> Vec<u8> {
-    let body = bincode::encode_to_vec(body, CONFIG)
-        .expect("because bodies are far smaller than the limit");
+    let body =
+        bincode::encode_to_vec(body, CONFIG).expect("because every type of a body can be encoded");
+    // The limit of the configuration binds the decoder alone.
+    assert!(
+        body.len() <= BODY_BYTES_MAX,
+        "a {} of {} bytes could not be read again",
+        kind.what,
+        body.len()
+    );
     let length = u32::try_from(body.len()).expect("because the limit is below 4 GiB");
     let mut bytes = Vec::with_capacity(ENVELOPE_BYTES + body.len());
     bytes.extend_from_slice(&kind.magic);

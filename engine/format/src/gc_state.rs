@@ -8,6 +8,9 @@ const KIND: Kind = Kind {
     magic: *b"TGCOLLE\n",
 };
 
+/// The most that may be condemned at once (SPEC 9): 4 bytes a segment and 32 a layer, in bytes.
+pub const CONDEMNED_BYTES_MAX: usize = envelope::BODY_BYTES_MAX - 28;
+
 /// The collection state: replaced as a whole, by the one process that holds the collection lock.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GcState {
@@ -41,6 +44,9 @@ impl GcState {
     }
 
     /// Returns the bytes of the state file.
+    ///
+    /// # Panics
+    /// If more is condemned than [`CONDEMNED_BYTES_MAX`] allows.
     pub fn encode(&self) -> Vec<u8> {
         let body = Body {
             epoch: self.epoch,

@@ -28,7 +28,7 @@ pub use block_set::{BlockSet, Blocks};
 pub use chunk_id::{ChunkId, Hex};
 pub use corruption::{Corruption, Structure};
 pub use envelope::{ENVELOPE_BYTES, VERSION, envelope_length};
-pub use gc_state::GcState;
+pub use gc_state::{CONDEMNED_BYTES_MAX, GcState};
 pub use image_digest::{DIGEST_GROUP_BLOCKS, ImageDigest, ImageDigester};
 pub use image_name::{ImageName, NAME_BYTES_MAX, NameError};
 pub use image_record::{ImageRecord, ParentReference, RecordId};
@@ -37,7 +37,7 @@ pub use layer::{
     LayerSummary,
 };
 pub use place::{Place, SegmentNumber, Slot};
-pub use quarantine::QuarantineList;
+pub use quarantine::{QUARANTINE_PLACES_MAX, QuarantineList};
 pub use record::{Codec, RECORD_HEADER_BYTES, RecordHeader, encode_record};
 pub use run::{
     FILTER_BLOCK_BYTES, Filter, RUN_ROW_BYTES, RunBuilder, RunHeader, RunRow, RunSections,

@@ -8,6 +8,9 @@ const KIND: Kind = Kind {
     magic: *b"TGQUARA\n",
 };
 
+/// The most places that can be in quarantine (SPEC 10).
+pub const QUARANTINE_PLACES_MAX: usize = (envelope::BODY_BYTES_MAX - 8) / 8;
+
 /// The quarantine list: chunks at these places are treated as absent, so that the next one who brings them stores
 /// them anew. The bytes stay where they are.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -28,6 +31,9 @@ impl QuarantineList {
     }
 
     /// Returns the bytes of the list's file.
+    ///
+    /// # Panics
+    /// If there are more than [`QUARANTINE_PLACES_MAX`] places.
     pub fn encode(&self) -> Vec<u8> {
         envelope::encode(
             KIND,

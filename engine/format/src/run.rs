@@ -2,6 +2,7 @@
 //!
 //! Runs are derived from the segments' tables of contents and can always be made again.
 
+use crate::block_set::{decode_numbers, encode_numbers};
 use crate::envelope::{self, Kind};
 use crate::{ChunkId, Corruption, Place, RECORD_HEADER_BYTES, SegmentNumber, Slot, Structure};
 use roaring::RoaringBitmap;
@@ -102,6 +103,14 @@ impl RunHeader {
     /// [`Corruption`]; in particular if the parts do not fill the file exactly.
     pub fn decode(bytes: &[u8], file_bytes: u64) -> Result<Self, Corruption> {
         let (body, start): (Body, usize) = envelope::decode(KIND, bytes)?;
+        if body.filter_blocks == 0 {
+            return Err(Corruption::Field {
+                what: WHAT,
+                field: "filter_blocks",
+                found: 0,
+                expected: "at least 1",
+            });
+        }
         let header = Self { body, start };
         let end = body
             .rows
@@ -169,15 +178,12 @@ impl<'a> RunSections<'a> {
     /// [`Corruption`] if checksum or list are wrong.
     pub fn segments(&self) -> Result<Vec<SegmentNumber>, Corruption> {
         check_crc(self.segments, self.body.segments_crc)?;
-        let set =
-            RoaringBitmap::deserialize_from(self.segments).map_err(|error| Corruption::Body {
-                what: WHAT,
-                reason: error.to_string(),
-            })?;
+        let set = decode_numbers(self.segments, WHAT)?;
         Ok(set.iter().map(SegmentNumber::new).collect())
     }
 
-    /// Checks filter and rows: checksums, order, and that the run lists only segments it names.
+    /// Checks filter and rows: checksums, order, reserved fields, that the run lists only segments it names, and that
+    /// the filter knows every row.
     ///
     /// # Errors
     /// The first [`Corruption`] found.
@@ -197,6 +203,22 @@ impl<'a> RunSections<'a> {
                     field: "row",
                     found,
                     expected,
+                });
+            }
+            if raw.reserved != U16::ZERO {
+                return Err(Corruption::Field {
+                    what: WHAT,
+                    field: "reserved",
+                    found: u64::from(raw.reserved.get()),
+                    expected: "0",
+                });
+            }
+            if !self.may_contain(&row.id) {
+                return Err(Corruption::Field {
+                    what: WHAT,
+                    field: "filter",
+                    found: row.place.ordinal(),
+                    expected: "the bits of every row's id",
                 });
             }
             before = Some(row);
@@ -315,12 +337,9 @@ pub struct RunBuilder {
 impl RunBuilder {
     /// Begins a run that lists the chunks of exactly `segments`, at most `rows_max` of them.
     pub fn new(rows_max: u64, segments: impl IntoIterator<Item = SegmentNumber>) -> Self {
-        let mut segments: RoaringBitmap = segments.into_iter().map(SegmentNumber::get).collect();
-        segments.optimize();
-        let filter = Filter::for_rows(rows_max);
         Self {
-            segments,
-            filter,
+            segments: segments.into_iter().map(SegmentNumber::get).collect(),
+            filter: Filter::for_rows(rows_max),
             rows: 0,
             rows_crc: crc32fast::Hasher::new(),
             last: None,
@@ -344,10 +363,7 @@ impl RunBuilder {
 
     /// Returns what stands in the file before the rows.
     pub fn head(self) -> Vec<u8> {
-        let mut segment_bytes = Vec::new();
-        self.segments
-            .serialize_into(&mut segment_bytes)
-            .expect("because writing to a Vec does not fail");
+        let segment_bytes = encode_numbers(self.segments);
         let body = Body {
             rows: self.rows,
             segments_length: u32::try_from(segment_bytes.len())

@@ -111,6 +111,14 @@ impl SegmentHeader {
                 expected: "41",
             });
         }
+        if body.reserved != 0 {
+            return Err(Corruption::Field {
+                what: KIND.what,
+                field: "reserved",
+                found: u64::from(body.reserved),
+                expected: "0",
+            });
+        }
         Ok(Self {
             store: StoreId::from_bytes(body.store),
             number: SegmentNumber::new(body.number),

@@ -25,7 +25,9 @@ pub struct Buffer(Vec<u8>);
 impl Buffer {
     /// Returns an empty buffer that can take at least `capacity` bytes without growing.
     pub fn with_capacity(capacity: usize) -> Self {
-        Self(POOL.take(capacity))
+        let mut bytes = POOL.take(capacity);
+        bytes.clear();
+        Self(bytes)
     }
 
     /// Returns a buffer of `length` zero bytes.
@@ -33,6 +35,14 @@ impl Buffer {
         let mut buffer = Self::with_capacity(length);
         buffer.0.resize(length, 0);
         buffer
+    }
+
+    /// Returns a buffer of `length` bytes that hold whatever an earlier user left: to be filled at once.
+    pub fn stale(length: usize) -> Self {
+        let mut bytes = POOL.take(length);
+        // Only what no earlier user wrote is written here.
+        bytes.resize(length, 0);
+        Self(bytes)
     }
 
     /// Returns a buffer with these bytes.
@@ -94,7 +104,7 @@ impl Pool {
         kept.unwrap_or_else(|| Vec::with_capacity(if shelf.is_some() { size } else { capacity }))
     }
 
-    fn put_back(&self, mut bytes: Vec<u8>) {
+    fn put_back(&self, bytes: Vec<u8>) {
         // Only exact powers of two: a shelf promises its size.
         if let Some(shelf) = bytes
             .capacity()
@@ -104,7 +114,6 @@ impl Pool {
         {
             let mut shelf = shelf.lock().unwrap_or_else(PoisonError::into_inner);
             if shelf.len() < KEPT_EACH {
-                bytes.clear();
                 shelf.push(bytes);
             }
         }
@@ -128,5 +137,8 @@ mod tests {
         first.as_vec_mut().extend_from_slice(&[7; 8192]);
         drop(first);
         assert_eq!(&*Buffer::zeroed(8192), &[0; 8192]);
+        drop(Buffer::copied(&[7; 8192]));
+        assert_eq!(Buffer::stale(5000).len(), 5000);
+        assert_eq!(Buffer::copied(b"new").as_ref(), b"new");
     }
 }

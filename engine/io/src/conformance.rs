@@ -442,28 +442,29 @@ fn a_dropped_file_stays_with_what_was_appended(storage: Arc<dyn Storage>) {
     assert_eq!(content(&*storage, "a"), b"abandoned");
 }
 
-/// Checks that a waiting lock is granted when, and not before, the other is let go. Apart from [`run`] because it
-/// takes threads of the system.
+/// Puts a storage through the checks that take threads of the system, and so cannot run inside shuttle.
 ///
 /// # Panics
-/// If it is not.
+/// If a promise is not kept.
 #[cfg(not(feature = "shuttle"))]
-pub fn a_waiting_lock_is_granted_when_the_other_is_let_go(make: Make<'_>) {
+pub fn run_with_threads(make: Make<'_>) {
+    a_waiting_lock_is_granted_when_the_other_is_let_go(&*make());
+    a_lock_excludes_though_its_file_is_removed_again_and_again(&*make());
+}
+
+#[cfg(not(feature = "shuttle"))]
+fn a_waiting_lock_is_granted_when_the_other_is_let_go(storage: &dyn Storage) {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
-    let storage = make();
     for held_as_writer in [false, true] {
         let name = path(if held_as_writer { "written" } else { "locked" });
         let held: Box<dyn Send> = if held_as_writer {
-            storage
-                .create(&name)
-                .map(|file| Box::new(file) as _)
-                .expect("a free name is created")
+            let file = storage.create(&name);
+            Box::new(file.expect("a free name is created"))
         } else {
             let lock = storage.lock(&name, LockMode::Exclusive);
-            lock.map(|lock| Box::new(lock) as _)
-                .expect("a free lock is taken")
+            Box::new(lock.expect("a free lock is taken"))
         };
         let let_go = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -483,4 +484,40 @@ pub fn a_waiting_lock_is_granted_when_the_other_is_let_go(make: Make<'_>) {
             waiting.join().expect("the waiting thread ends well");
         });
     }
+}
+
+#[cfg(not(feature = "shuttle"))]
+fn a_lock_excludes_though_its_file_is_removed_again_and_again(storage: &dyn Storage) {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    let name = path("l");
+    let inside = AtomicUsize::new(0);
+    let enter = |lock: crate::Lock| {
+        assert_eq!(
+            inside.fetch_add(1, Ordering::SeqCst),
+            0,
+            "two held the lock"
+        );
+        std::thread::yield_now();
+        inside.fetch_sub(1, Ordering::SeqCst);
+        // Who opened the file before this must not believe to have the lock by it.
+        storage
+            .remove(&name)
+            .expect("a locked file is removed by nobody else");
+        drop(lock);
+    };
+    let try_to_enter = || {
+        let lock = storage.try_lock(&name, LockMode::Exclusive);
+        lock.expect("asking for a lock does not fail").map(enter);
+    };
+    let wait_to_enter = || {
+        let lock = storage.lock(&name, LockMode::Exclusive);
+        enter(lock.expect("a lock is waited for"));
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| (0..300).for_each(|_| try_to_enter()));
+            scope.spawn(|| (0..300).for_each(|_| wait_to_enter()));
+        }
+    });
 }

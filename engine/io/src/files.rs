@@ -55,6 +55,26 @@ impl FileStorage {
     }
 }
 
+impl FileStorage {
+    /// Locks the file that has this name when it is locked.
+    fn lock_by_name(
+        &self,
+        path: &StorePath,
+        lock: impl Fn(&File) -> io::Result<bool>,
+    ) -> io::Result<Option<Lock>> {
+        loop {
+            let file = self.root.open_or_create(place_of(path))?;
+            if !lock(&file)? {
+                return Ok(None);
+            }
+            // A lock on a file that lost its name meanwhile excludes nobody.
+            if self.root.names(place_of(path), &file)? {
+                return Ok(Some(Lock::new(file)));
+            }
+        }
+    }
+}
+
 /// Returns the path as the directory's descriptor understands it.
 fn place_of(path: &StorePath) -> &Path {
     Path::new(match path.as_str() {
@@ -97,26 +117,12 @@ impl Storage for FileStorage {
     }
 
     fn try_lock(&self, path: &StorePath, mode: LockMode) -> io::Result<Option<Lock>> {
-        loop {
-            let file = self.root.open_or_create(place_of(path))?;
-            if !try_lock_file(&file, mode)? {
-                return Ok(None);
-            }
-            // A lock on a file that lost its name excludes nobody.
-            if self.root.names(place_of(path), &file)? {
-                return Ok(Some(Lock::new(file)));
-            }
-        }
+        self.lock_by_name(path, |file| try_lock_file(file, mode))
     }
 
     fn lock(&self, path: &StorePath, mode: LockMode) -> io::Result<Lock> {
-        loop {
-            let file = self.root.open_or_create(place_of(path))?;
-            lock_file(&file, mode)?;
-            if self.root.names(place_of(path), &file)? {
-                return Ok(Lock::new(file));
-            }
-        }
+        let locked = self.lock_by_name(path, |file| lock_file(file, mode).map(|()| true))?;
+        Ok(locked.expect("because waiting ends with the lock"))
     }
 
     fn backend(&self) -> Backend {

@@ -16,6 +16,7 @@ mod memory;
 mod open;
 mod pending;
 mod random;
+pub mod sim;
 mod source;
 mod storage;
 mod target;
@@ -29,6 +30,7 @@ pub use memory::MemoryStorage;
 pub use open::{BackendPreference, open_storage};
 pub use pending::{Pending, Promise};
 pub use random::{OsRandom, Random, SeededRandom};
+pub use sim::SimDisk;
 pub use source::{RawSource, SourceError, Stamp};
 pub use storage::{
     Backend, Entry, Existing, Lock, LockMode, Mapped, NewFile, Storage, StorePath, StoredFile,

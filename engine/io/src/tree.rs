@@ -37,6 +37,44 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
+    /// Returns a tree of these names and contents, with nothing locked.
+    pub(crate) fn of(
+        names: BTreeMap<StorePath, Item>,
+        contents: BTreeMap<FileId, Vec<u8>>,
+    ) -> Self {
+        let created = contents.last_key_value().map_or(0, |(id, _)| id.0 + 1);
+        let files = contents.into_iter().map(|(id, bytes)| {
+            let file = File {
+                bytes: Arc::new(bytes),
+                named: true,
+                ..File::default()
+            };
+            (id, file)
+        });
+        Self {
+            names,
+            files: files.collect(),
+            created,
+        }
+    }
+
+    /// Lets go of all locks: who held them is no more.
+    pub(crate) fn unlock_all(&mut self) {
+        for file in self.files.values_mut() {
+            (file.shared, file.exclusive) = (0, false);
+        }
+    }
+
+    /// Tells whether a file has a name.
+    pub(crate) fn has_name(&self, id: FileId) -> bool {
+        self.files.get(&id).is_some_and(|file| file.named)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn file_count(&self) -> usize {
+        self.files.len()
+    }
+
     /// Returns what a name stands for.
     pub(crate) fn item(&self, path: &StorePath) -> Option<Item> {
         match path.as_str() {

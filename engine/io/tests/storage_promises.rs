@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use tegula_io::{FileStorage, MemoryStorage, Storage, conformance};
+use tegula_io::{FileStorage, MemoryStorage, SimDisk, Storage, conformance};
 
 /// Puts storages in directories of their own through the suite.
 fn keep_the_promises(open: impl Fn(&Path) -> Arc<dyn Storage>) {
@@ -16,7 +16,7 @@ fn keep_the_promises(open: impl Fn(&Path) -> Arc<dyn Storage>) {
     };
     conformance::run(&make);
     #[cfg(not(feature = "shuttle"))]
-    conformance::a_waiting_lock_is_granted_when_the_other_is_let_go(&make);
+    conformance::run_with_threads(&make);
 }
 
 #[test]
@@ -25,11 +25,19 @@ fn blocking_files_keep_the_promises() {
 }
 
 #[test]
+fn the_simulated_disk_keeps_the_promises() {
+    let make = || -> Arc<dyn Storage> { Arc::new(SimDisk::new()) };
+    conformance::run(&make);
+    #[cfg(not(feature = "shuttle"))]
+    conformance::run_with_threads(&make);
+}
+
+#[test]
 #[cfg(not(feature = "shuttle"))]
 fn memory_keeps_the_promises() {
     let make = || -> Arc<dyn Storage> { Arc::new(MemoryStorage::new()) };
     conformance::run(&make);
-    conformance::a_waiting_lock_is_granted_when_the_other_is_let_go(&make);
+    conformance::run_with_threads(&make);
 }
 
 #[test]

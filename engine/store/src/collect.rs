@@ -110,9 +110,11 @@ impl Store {
         // In this order: a segment listed here was written by an ingest that is alive in the next line or has published
         // its image before the marking below, if it ever does.
         let sealed = list_sealed(self.environment())?;
+        let layers = layer::list_layers(self.environment())?;
         let living = self.living_ingests()?;
         let marked = mark(&session)?;
-        let plan = plan(&session, &sealed, &living, &marked, options.min_live)?;
+        let mut plan = plan_segments(&session, &sealed, &living, &marked, options.min_live)?;
+        plan.layers = plan_layers(&session, layers, &living, &marked)?;
         if options.dry_run {
             return Ok(Collection {
                 freed_bytes: plan.bytes().saturating_sub(plan.survivor_bytes),
@@ -158,6 +160,9 @@ impl Store {
     /// Announces what is to go. Images published since the marking are looked at first, and what they need is spared.
     fn condemn(&self, plan: &Plan, marked: &Marked) -> Result<(), StoreError> {
         let _lock = self.commit_lock()?;
+        // A removal that its process did not live to sync could be undone by a power failure: not once what the image
+        // needed is gone.
+        files::sync_directory(self.environment(), &paths::directory(paths::IMAGES))?;
         let session = self.begin()?;
         let mut segments: HashSet<_> = plan.segments().map(|(number, _)| number).collect();
         let mut layers: HashSet<_> = plan.layers.iter().map(|(id, _)| *id).collect();
@@ -290,7 +295,7 @@ fn mark(session: &Session) -> Result<Marked, StoreError> {
     Marked::mark(session, index, &session.images()?)
 }
 
-fn plan(
+fn plan_segments(
     session: &Session,
     sealed: &[(SegmentNumber, u64)],
     living: &HashSet<IngestId>,
@@ -341,20 +346,33 @@ fn plan(
             plan.rewrite.push((table, *bytes));
         }
     }
-    for id in layer::list_layers(session.environment())? {
-        if marked.layers.contains(&id) {
-            continue;
-        }
+    Ok(plan)
+}
+
+/// The most layers condemned at once: the collection state is one small file. The next collection takes the rest.
+const LAYERS_MAX: usize = 100_000;
+
+fn plan_layers(
+    session: &Session,
+    layers: Vec<LayerId>,
+    living: &HashSet<IngestId>,
+    marked: &Marked,
+) -> Result<Vec<(LayerId, u64)>, StoreError> {
+    let mut planned = Vec::new();
+    for id in layers.into_iter().filter(|id| !marked.layers.contains(id)) {
         match layer::Layer::open(session.environment(), &id) {
             Ok(layer) if !living.contains(&layer.summary().ingest) => {
-                plan.layers.push((id, layer.file_bytes()))
+                planned.push((id, layer.file_bytes()))
             }
             // Damaged layers are for repair to judge; vanished ones are nobody's concern.
             Ok(_) | Err(StoreError::Corrupt { .. } | StoreError::LayerMissing { .. }) => {}
             Err(error) => return Err(error),
         }
+        if planned.len() == LAYERS_MAX {
+            break;
+        }
     }
-    Ok(plan)
+    Ok(planned)
 }
 
 fn is_living(

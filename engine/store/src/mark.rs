@@ -3,6 +3,7 @@
 use crate::layer::Layer;
 use crate::segment::SegmentTable;
 use crate::{Index, LayerStack, Session, StoreError};
+use rayon::prelude::*;
 use roaring::{RoaringBitmap, RoaringTreemap};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -125,6 +126,9 @@ impl<'a> SegmentTables<'a> {
     }
 }
 
+/// Chunks that are looked up together by all cores.
+const MARK_BATCH: usize = 1 << 18;
+
 /// Everything that some image needs.
 #[derive(Debug, Default)]
 pub(crate) struct Marked {
@@ -159,20 +163,51 @@ impl Marked {
         }
         for (id, (layer, visible)) in seen {
             marked.layers.insert(id);
-            let mut position = 0;
-            let mut set = layer.data().iter();
-            for wanted in visible.iter() {
-                while set.next().is_some_and(|block| block != wanted) {
-                    position += 1;
-                }
-                let chunk = layer.id_at(position)?;
-                position += 1;
-                match index.lookup(&chunk) {
-                    Some(row) => _ = marked.places.insert(row.place),
-                    None => _ = marked.missing.insert(chunk),
-                }
-            }
+            marked.mark_layer(index, &layer, &visible)?;
         }
         Ok(marked)
+    }
+
+    /// Marks the chunks of some of the blocks that a layer sets.
+    fn mark_layer(
+        &mut self,
+        index: &Index,
+        layer: &Layer,
+        visible: &BlockSet,
+    ) -> Result<(), StoreError> {
+        let mut set = layer.data().iter();
+        let mut position = 0;
+        let mut positions = visible.iter().map(|wanted| {
+            while set.next().is_some_and(|block| block != wanted) {
+                position += 1;
+            }
+            position += 1;
+            position - 1
+        });
+        loop {
+            let batch: Vec<u64> = positions.by_ref().take(MARK_BATCH).collect();
+            if batch.is_empty() {
+                return Ok(());
+            }
+            let find = |position: &u64| {
+                layer
+                    .id_at(*position)
+                    .map(|id| index.lookup(&id).map(|row| row.place).ok_or(id))
+            };
+            let found: Result<Vec<_>, StoreError> =
+                batch.par_iter().with_min_len(1024).map(find).collect();
+            let mut places = Vec::with_capacity(batch.len());
+            for found in found? {
+                match found {
+                    Ok(place) => places.push(place.ordinal()),
+                    Err(id) => _ = self.missing.insert(id),
+                }
+            }
+            // Sorted, so that each container of the bitmap is touched once.
+            places.sort_unstable();
+            places
+                .into_iter()
+                .for_each(|place| _ = self.places.0.insert(place));
+        }
     }
 }

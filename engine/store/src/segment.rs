@@ -149,7 +149,9 @@ impl Drop for SegmentWriter {
 
 /// Returns a number above every segment there is and every one there was.
 fn next_number(environment: &Environment, floor: u32) -> Result<SegmentNumber, StoreError> {
-    let entries = files::list(environment, paths::SEGMENTS)?;
+    let mut entries = files::list(environment, paths::SEGMENTS)?;
+    // Those that repair moved aside had numbers too.
+    entries.extend(files::list(environment, paths::QUARANTINE)?);
     let highest = entries
         .iter()
         .filter_map(|entry| paths::parse_segment(&entry.name))

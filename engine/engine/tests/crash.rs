@@ -1,0 +1,454 @@
+//! Failures and crashes at every storage call: what was acknowledged stays, what was not is there whole or not at all,
+//! and the store always opens.
+//!
+//! `TEGULA_SWEEP=deep` draws more states of the disk for each crash and crashes recovery at every call for each.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test ends at the first surprise"
+)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tegula_engine::{
+    BlockSize, CollectOptions, Depth, Destination, Engine, EngineError, Environment, ImageName,
+    InitOptions, PutRequest, Source, Store, Task, Workers,
+};
+use tegula_io::sim::{Fault, Repeat, SimDisk};
+use tegula_io::{SeededRandom, SystemClock};
+
+/// What images there are, with their bytes.
+type Model = BTreeMap<String, Vec<u8>>;
+
+fn name(text: &str) -> ImageName {
+    ImageName::parse(text).unwrap()
+}
+
+fn environment(disk: &SimDisk, seed: u64) -> Environment {
+    Environment {
+        storage: Arc::new(disk.clone()),
+        clock: Arc::new(SystemClock),
+        random: Arc::new(SeededRandom::new(seed)),
+    }
+}
+
+fn open(disk: &SimDisk, seed: u64) -> Result<Engine, EngineError> {
+    Ok(Engine::new(
+        Store::open(environment(disk, seed))?,
+        Workers::Inline,
+    ))
+}
+
+/// An image of 4 KiB blocks: 0 is a zero block, every other number a block of its own.
+fn image(blocks: &[u16]) -> Vec<u8> {
+    blocks
+        .iter()
+        .flat_map(|kind| (0..2048u16).flat_map(move |at| at.wrapping_mul(*kind).to_le_bytes()))
+        .collect()
+}
+
+fn put(
+    engine: &Engine,
+    target: &str,
+    bytes: &[u8],
+    parent: Option<&str>,
+    replace: bool,
+) -> Result<(), EngineError> {
+    let mut stream = bytes;
+    let source = Source::Stream(&mut stream);
+    let request = PutRequest {
+        name: name(target),
+        source,
+        parent: parent.map(name),
+        replace,
+    };
+    engine.put(request, Task::unattended()).map(drop)
+}
+
+fn collect(engine: &Engine) -> Result<(), EngineError> {
+    let options = CollectOptions {
+        min_live: 1.0,
+        dry_run: false,
+        patience: Duration::ZERO,
+    };
+    engine.collect(&options).map(drop)
+}
+
+/// Something that is done to a store, and what the store holds before and after it.
+struct Scenario {
+    name: &'static str,
+    setup: fn(&Engine),
+    act: fn(&Engine) -> Result<(), EngineError>,
+    before: Model,
+    after: Model,
+}
+
+fn parent() -> Vec<u8> {
+    image(&[1, 2, 3, 0, 5, 6, 7, 8])
+}
+
+fn child() -> Vec<u8> {
+    let mut bytes = image(&[1, 9, 0, 4, 5, 6, 7, 8, 10]);
+    bytes.truncate(bytes.len() - 100);
+    bytes
+}
+
+fn with_two(engine: &Engine) {
+    put(engine, "parent", &parent(), None, false).unwrap();
+    put(engine, "child", &child(), Some("parent"), false).unwrap();
+}
+
+fn with_garbage(engine: &Engine) {
+    with_two(engine);
+    put(engine, "other", &image(&[20, 21, 22]), None, false).unwrap();
+    engine.store().remove(&name("parent")).unwrap();
+    engine.store().remove(&name("other")).unwrap();
+}
+
+fn scenarios() -> Vec<Scenario> {
+    let two: Model = [
+        ("parent".to_owned(), parent()),
+        ("child".to_owned(), child()),
+    ]
+    .into();
+    let mut three = two.clone();
+    three.insert("third".to_owned(), image(&[30, 31, 0, 3]));
+    let mut replaced = two.clone();
+    replaced.insert("child".to_owned(), image(&[40, 41]));
+    let mut renamed = two.clone();
+    renamed.insert("moved".to_owned(), renamed["child"].clone());
+    renamed.remove("child");
+    let only_child: Model = [("child".to_owned(), child())].into();
+    let mut twin = two.clone();
+    twin.insert("twin".to_owned(), child());
+    let scenario = |name, setup, act, before: &Model, after: &Model| Scenario {
+        name,
+        setup,
+        act,
+        before: before.clone(),
+        after: after.clone(),
+    };
+    vec![
+        scenario(
+            "put",
+            with_two,
+            |e| put(e, "third", &image(&[30, 31, 0, 3]), None, false),
+            &two,
+            &three,
+        ),
+        scenario(
+            "put of what is there",
+            with_two,
+            |e| put(e, "twin", &child(), None, false),
+            &two,
+            &twin,
+        ),
+        scenario(
+            "child put",
+            with_two,
+            |e| put(e, "twin", &child(), Some("parent"), false),
+            &two,
+            &twin,
+        ),
+        scenario(
+            "replace",
+            with_two,
+            |e| put(e, "child", &image(&[40, 41]), Some("child"), true),
+            &two,
+            &replaced,
+        ),
+        scenario(
+            "remove",
+            with_two,
+            |e| Ok(e.store().remove(&name("parent")).map(drop)?),
+            &two,
+            &only_child,
+        ),
+        scenario(
+            "rename",
+            with_two,
+            |e| Ok(e.store().rename(&name("child"), &name("moved")).map(drop)?),
+            &two,
+            &renamed,
+        ),
+        scenario(
+            "coalesce",
+            with_two,
+            |e| Ok(e.store().coalesce(&name("child")).map(drop)?),
+            &two,
+            &two,
+        ),
+        scenario(
+            "collect and compact",
+            with_garbage,
+            collect,
+            &only_child,
+            &only_child,
+        ),
+        scenario(
+            "repair",
+            with_two,
+            |e| e.repair(None, Task::unattended()).map(drop),
+            &two,
+            &two,
+        ),
+    ]
+}
+
+/// A disk with the scenario's store on it, everything durable.
+fn prepared(scenario: &Scenario) -> SimDisk {
+    let disk = SimDisk::new();
+    let options = InitOptions {
+        block_size: BlockSize::MIN,
+        zstd_level: 1,
+    };
+    let store = Store::init(environment(&disk, 1), options).unwrap();
+    (scenario.setup)(&Engine::new(store, Workers::Inline));
+    assert_eq!(
+        contents(&open(&disk, 2).unwrap()).unwrap(),
+        scenario.before,
+        "{}",
+        scenario.name
+    );
+    disk.after_kill()
+}
+
+/// Reads every image.
+fn contents(engine: &Engine) -> Result<BTreeMap<String, Vec<u8>>, EngineError> {
+    let mut images = BTreeMap::new();
+    for record in engine.list()? {
+        let mut bytes = Vec::new();
+        engine.get(
+            &record.name,
+            Destination::Stream(&mut bytes),
+            Task::unattended(),
+        )?;
+        images.insert(record.name.as_str().to_owned(), bytes);
+    }
+    Ok(images)
+}
+
+/// The promise: the store opens, holds one of the states it may hold, verifies clean, and stays so through a
+/// collection, which leaves nothing that is not needed.
+fn check(disk: &SimDisk, allowed: &[&Model], context: &str) {
+    let engine = open(disk, 77)
+        .unwrap_or_else(|error| panic!("{context}: the store does not open: {error:?}"));
+    let found =
+        contents(&engine).unwrap_or_else(|error| panic!("{context}: cannot be read: {error:?}"));
+    let state = allowed.iter().find(|model| ***model == found);
+    let state =
+        state.unwrap_or_else(|| panic!("{context}: holds {:?}", found.keys().collect::<Vec<_>>()));
+    let findings = engine
+        .verify(Depth::Full, &[], Task::unattended())
+        .unwrap()
+        .findings;
+    assert!(findings.is_empty(), "{context}: {findings:#?}");
+    collect(&engine).unwrap_or_else(|error| panic!("{context}: collection fails: {error:?}"));
+    let found = contents(&engine)
+        .unwrap_or_else(|error| panic!("{context}: cannot be read after collection: {error:?}"));
+    assert!(found == **state, "{context}: collection changed images");
+    let leftover = collect_again(&engine);
+    assert_eq!(
+        leftover, 0,
+        "{context}: a second collection still freed bytes"
+    );
+}
+
+fn collect_again(engine: &Engine) -> u64 {
+    let options = CollectOptions {
+        min_live: 1.0,
+        dry_run: false,
+        patience: Duration::ZERO,
+    };
+    engine.collect(&options).unwrap().freed_bytes
+}
+
+fn deep() -> bool {
+    std::env::var("TEGULA_SWEEP").is_ok_and(|depth| depth == "deep")
+}
+
+#[test]
+fn an_error_at_any_call_loses_nothing_and_leaves_nothing() {
+    for scenario in scenarios() {
+        let base = prepared(&scenario);
+        let mut points = 0;
+        for fault in Fault::SURVIVABLE {
+            for repeat in [Repeat::Once, Repeat::FromThenOn] {
+                for call in 1.. {
+                    let disk = base.after_kill();
+                    let engine = open(&disk, 3).unwrap();
+                    let opened = disk.calls();
+                    disk.fail_at(opened + call, fault, repeat);
+                    let result = (scenario.act)(&engine);
+                    let reached = disk.calls() >= opened + call;
+                    disk.disarm();
+                    drop(engine);
+                    let context = format!(
+                        "{}: {fault:?} {repeat:?} at call {call}: {}",
+                        scenario.name,
+                        disk.describe(opened + call)
+                    );
+                    match result {
+                        Ok(()) => check(&disk, &[&scenario.after], &context),
+                        Err(_) => check(&disk, &[&scenario.before, &scenario.after], &context),
+                    }
+                    points += 1;
+                    if !reached {
+                        break;
+                    }
+                }
+            }
+        }
+        println!("{}: {points} points", scenario.name);
+    }
+}
+
+#[test]
+fn a_crash_at_any_call_loses_nothing_acknowledged_and_shows_nothing_partial() {
+    let draws = if deep() { 64 } else { 6 };
+    let (mut states, mut recoveries) = (0, 0);
+    for scenario in scenarios() {
+        let base = prepared(&scenario);
+        for call in 1.. {
+            let disk = base.after_kill();
+            let engine = open(&disk, 3).unwrap();
+            let opened = disk.calls();
+            disk.crash_at(opened + call);
+            let acknowledged = (scenario.act)(&engine).is_ok();
+            let reached = disk.has_crashed();
+            disk.crash();
+            drop(engine);
+            for draw in 0..draws {
+                let context = format!(
+                    "{}: crash at call {call}, draw {draw}: {}",
+                    scenario.name,
+                    disk.describe(opened + call)
+                );
+                let random = SeededRandom::new(draw * 1_000_003 + call);
+                let after = disk
+                    .after_crash(&mut |of| usize::try_from(random.next_u64() % of as u64).unwrap());
+                let allowed: &[&Model] = match acknowledged {
+                    true => &[&scenario.after],
+                    false => &[&scenario.before, &scenario.after],
+                };
+                states += 1;
+                check(&after.after_kill(), allowed, &context);
+                if draw == 0 || deep() {
+                    recoveries += crash_recovery(&after, allowed, &context);
+                }
+            }
+            if !reached {
+                break;
+            }
+        }
+    }
+    println!("{states} states after a crash, {recoveries} after a crash of recovery");
+}
+
+/// Crashes what cleans up after a crash, at every call: the next put, which takes over abandoned segments, and a
+/// collection.
+fn crash_recovery(crashed: &SimDisk, allowed: &[&Model], context: &str) -> u64 {
+    let mut states = 0;
+    let step = if deep() { 1 } else { 5 };
+    for call in (1..).step_by(step) {
+        let disk = crashed.after_kill();
+        let Ok(engine) = open(&disk, 5) else {
+            panic!("{context}: the store does not open")
+        };
+        disk.crash_at(disk.calls() + call);
+        let done =
+            put(&engine, "later", &image(&[50, 3]), None, false).and_then(|()| collect(&engine));
+        let reached = disk.has_crashed();
+        disk.crash();
+        drop(engine);
+        let random = SeededRandom::new(call);
+        let after =
+            disk.after_crash(&mut |of| usize::try_from(random.next_u64() % of as u64).unwrap());
+        let later: Vec<Model> = allowed.iter().map(|model| with_later(model)).collect();
+        let mut states_allowed: Vec<&Model> = later.iter().collect();
+        if done.is_err() {
+            states_allowed.extend(allowed);
+        }
+        check(
+            &after,
+            &states_allowed,
+            &format!("{context}; then crash at call {call} of recovery"),
+        );
+        states += 1;
+        if !reached {
+            break;
+        }
+    }
+    states
+}
+
+fn with_later(model: &Model) -> Model {
+    let mut model = model.clone();
+    model.insert("later".to_owned(), image(&[50, 3]));
+    model
+}
+
+#[test]
+fn nothing_is_left_open_or_locked_after_an_error() {
+    for scenario in scenarios() {
+        let base = prepared(&scenario);
+        for call in 1.. {
+            let disk = base.after_kill();
+            let engine = open(&disk, 3).unwrap();
+            let opened = disk.calls();
+            disk.fail_at(opened + call, Fault::Io, Repeat::Once);
+            drop((scenario.act)(&engine));
+            let reached = disk.calls() >= opened + call;
+            drop(engine);
+            let handles = disk.handles();
+            assert_eq!(
+                handles,
+                Default::default(),
+                "{}: EIO at call {call}",
+                scenario.name
+            );
+            if !reached {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_lying_disk_is_found_out() {
+    // Writes reported done that never happened cannot be survived, but nothing wrong may ever be served.
+    for scenario in scenarios() {
+        let base = prepared(&scenario);
+        for call in 1.. {
+            let disk = base.after_kill();
+            let engine = open(&disk, 3).unwrap();
+            let opened = disk.calls();
+            disk.fail_at(opened + call, Fault::LostWrite, Repeat::Once);
+            drop((scenario.act)(&engine));
+            let reached = disk.calls() >= opened + call;
+            disk.disarm();
+            for model in [&scenario.before, &scenario.after] {
+                for (image, bytes) in model {
+                    let mut found = Vec::new();
+                    let got = engine.get(
+                        &name(image),
+                        Destination::Stream(&mut found),
+                        Task::unattended(),
+                    );
+                    let known = scenario.before.get(image) == Some(&found)
+                        || scenario.after.get(image) == Some(&found);
+                    assert!(
+                        got.is_err() || known || found == *bytes,
+                        "{}: lost write at {call}: wrong bytes",
+                        scenario.name
+                    );
+                }
+            }
+            if !reached {
+                break;
+            }
+        }
+    }
+}

@@ -1,0 +1,580 @@
+//! A simulated disk: it counts and fails calls, loses what was not synced, and shows every state a crash may leave.
+//!
+//! ```text
+//!  calls ──► tree: what processes see ──crash──► what a reboot finds = durable + a choice of the rest
+//!                │ sync                              ▲
+//!                └──────────► platter: what is durable, and what waits to become so
+//! ```
+//! Deterministic: the same calls and the same choices give the same disk.
+
+mod choices;
+mod fault;
+mod platter;
+mod stats;
+
+pub use choices::Choices;
+pub use fault::{Call, Fault, Repeat};
+pub use stats::{Handles, Stats};
+
+use crate::files::EarlierFailure;
+use crate::memory::Shown;
+use crate::tree::{FileId, Item, Tree, read_range};
+use crate::{
+    Backend, Buffer, Entry, Existing, Lock, LockMode, Mapped, NewFile, Pending, Storage, StorePath,
+    StoredFile,
+};
+use fault::Armed;
+use platter::Platter;
+use stats::Paths;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// A simulated disk. A clone is the same disk.
+#[derive(Clone, Default)]
+pub struct SimDisk(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// Signalled when a lock is let go, a name changes, or the machine crashes.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    tree: Tree,
+    platter: Platter,
+    calls: Vec<(Call, StorePath)>,
+    faults: Vec<Armed>,
+    crash_at: Option<u64>,
+    crashed: bool,
+    stats: Stats,
+    paths: Paths,
+    handles: Handles,
+}
+
+impl State {
+    /// Counts a call and tells what goes wrong with it.
+    fn begin(&mut self, call: Call, path: &StorePath) -> io::Result<Option<Fault>> {
+        self.calls.push((call, path.clone()));
+        let number = self.calls.len() as u64;
+        self.crashed |= self.crash_at.is_some_and(|at| number >= at);
+        if self.crashed {
+            return Err(crashed());
+        }
+        self.stats.count(call);
+        self.paths.count(call, path);
+        let struck = self.faults.iter().find(|armed| armed.strikes(number));
+        let harmless = |fault: &Fault| *fault == Fault::LostWrite && call != Call::Append;
+        Ok(struck
+            .map(|armed| armed.fault)
+            .filter(|fault| !harmless(fault)))
+    }
+
+    /// Frees what neither a process nor a crash can reach any more.
+    fn forget(&mut self, files: impl IntoIterator<Item = FileId>) {
+        let mut files = files
+            .into_iter()
+            .filter(|id| !self.tree.has_name(*id))
+            .peekable();
+        if files.peek().is_some() {
+            let recoverable = self.platter.files();
+            let files: Vec<FileId> = files.filter(|id| !recoverable.contains(id)).collect();
+            files.iter().for_each(|id| self.tree.forget(*id));
+            self.platter.forget(&files);
+        }
+    }
+}
+
+fn crashed() -> io::Error {
+    io::Error::other("the simulated machine has crashed")
+}
+
+impl SimDisk {
+    /// Returns an empty disk.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn with(tree: Tree, platter: Platter) -> Self {
+        Self(Arc::new(Shared {
+            state: Mutex::new(State {
+                tree,
+                platter,
+                ..State::default()
+            }),
+            changed: Condvar::new(),
+        }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes one call: `effect` is what it does if nothing goes wrong.
+    fn call<T>(
+        &self,
+        call: Call,
+        path: &StorePath,
+        effect: impl FnOnce(&mut State) -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.call_or(call, path, effect, |_, fault| Err(fault.to_error()))
+    }
+
+    /// Makes one call: `instead` is what it does if something goes wrong.
+    fn call_or<T>(
+        &self,
+        call: Call,
+        path: &StorePath,
+        effect: impl FnOnce(&mut State) -> io::Result<T>,
+        instead: impl FnOnce(&mut State, Fault) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let mut state = self.state();
+        let (done, reported) = match state.begin(call, path) {
+            Err(error) => (Err(error), Ok(())),
+            Ok(None) => (effect(&mut state), Ok(())),
+            Ok(Some(fault @ Fault::DoneButFailed)) => (effect(&mut state), Err(fault.to_error())),
+            Ok(Some(fault)) => (instead(&mut state, fault), Ok(())),
+        };
+        drop(state);
+        self.0.changed.notify_all();
+        // Only now: what was done may be a handle, which takes the lock to go away.
+        reported.and(done)
+    }
+
+    // ---- what a test arms -----------------------------------------------------------------------------------------
+
+    /// Makes the `call`-th call, counted from 1 since this disk came to be, fail.
+    pub fn fail_at(&self, call: u64, fault: Fault, repeat: Repeat) {
+        let armed = Armed {
+            call,
+            fault,
+            repeat,
+        };
+        self.state().faults.push(armed);
+    }
+
+    /// Makes the machine crash at the `call`-th call, counted from 1: it and all later ones fail and do nothing.
+    pub fn crash_at(&self, call: u64) {
+        self.state().crash_at = Some(call);
+    }
+
+    /// Makes the machine crash now.
+    pub fn crash(&self) {
+        self.state().crashed = true;
+        self.0.changed.notify_all();
+    }
+
+    /// Takes back all faults and crashes to come.
+    pub fn disarm(&self) {
+        let mut state = self.state();
+        state.faults.clear();
+        state.crash_at = None;
+    }
+
+    // ---- what a test looks at -------------------------------------------------------------------------------------
+
+    /// Returns how many calls were made.
+    pub fn calls(&self) -> u64 {
+        self.state().calls.len() as u64
+    }
+
+    /// Says what the `call`-th call was, for messages of tests.
+    pub fn describe(&self, call: u64) -> String {
+        let state = self.state();
+        let index = usize::try_from(call)
+            .ok()
+            .and_then(|call| call.checked_sub(1));
+        match index.and_then(|index| state.calls.get(index)) {
+            Some((kind, path)) => format!("call {call}: {kind:?} of {path}"),
+            None => format!("call {call}: not made"),
+        }
+    }
+
+    /// Tells whether the machine has crashed.
+    pub fn has_crashed(&self) -> bool {
+        self.state().crashed
+    }
+
+    /// Returns what was counted since this disk came to be.
+    pub fn stats(&self) -> Stats {
+        self.state().stats
+    }
+
+    /// Returns how often files were read or mapped that had been opened by a path that begins so.
+    pub fn reads_of(&self, prefix: &str) -> u64 {
+        self.state().paths.below(prefix).1
+    }
+
+    /// Returns how often files were opened by a path that begins so.
+    pub fn opens_of(&self, prefix: &str) -> u64 {
+        self.state().paths.below(prefix).0
+    }
+
+    /// Returns what is open or held now.
+    pub fn handles(&self) -> Handles {
+        self.state().handles
+    }
+
+    /// Changes a file's bytes behind the back of whoever keeps it, durably: bit rot, or somebody's editor. Handles that
+    /// are open keep showing what they did.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none.
+    pub fn alter(&self, path: &StorePath, change: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
+        let mut state = self.state();
+        let id = state.tree.file(path)?;
+        let bytes = state.tree.bytes_mut(id);
+        change(bytes);
+        let length = bytes.len();
+        state.platter.altered(id, length);
+        Ok(())
+    }
+
+    // ---- what comes after -----------------------------------------------------------------------------------------
+
+    /// Returns a disk that a reboot may find if the power fails now: what is durable, and of the rest what `choice`
+    /// chooses. It is asked for a number below the given one; 0 always loses the most, the highest keeps the most.
+    ///
+    /// Everything on the new disk is durable, nothing is locked, open or armed, and its counters begin at 0. This disk
+    /// is not changed.
+    pub fn after_crash(&self, choice: &mut dyn FnMut(usize) -> usize) -> Self {
+        let state = self.state();
+        let names = state.platter.names_after_crash(choice);
+        let mut contents = BTreeMap::new();
+        for item in names.values() {
+            if let Item::File(id) = item {
+                let cached = state.tree.bytes(*id);
+                let bytes = state.platter.bytes_after_crash(*id, &cached, choice);
+                contents.insert(*id, bytes);
+            }
+        }
+        let platter = Platter::durable(names.clone());
+        Self::with(Tree::of(names, contents), platter)
+    }
+
+    /// Returns the disk as it is when all processes were killed now: everything written is there to be read, durable or
+    /// not, and nothing is locked. A later crash may still lose what was not synced.
+    pub fn after_kill(&self) -> Self {
+        let state = self.state();
+        let mut tree = state.tree.clone();
+        tree.unlock_all();
+        Self::with(tree, state.platter.clone())
+    }
+}
+
+impl fmt::Debug for SimDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the state: that would take the lock, which the caller may hold.
+        f.write_str("SimDisk")
+    }
+}
+
+impl Storage for SimDisk {
+    fn open(&self, path: &StorePath) -> io::Result<Arc<dyn StoredFile>> {
+        self.call(Call::Open, path, |state| {
+            let bytes = state.tree.bytes(state.tree.file(path)?);
+            Ok(Arc::new(FinishedFile {
+                path: path.clone(),
+                bytes,
+                counted: self.counted(state, |handles| &mut handles.readers),
+            }) as Arc<dyn StoredFile>)
+        })
+    }
+
+    fn create(&self, path: &StorePath) -> io::Result<Box<dyn NewFile>> {
+        self.call(Call::Create, path, |state| {
+            let id = state.tree.create(path)?;
+            state.platter.added(path, Item::File(id));
+            let lock = self.held(state, id, LockMode::Exclusive);
+            Ok(Box::new(GrowingFile {
+                path: path.clone(),
+                bytes: 0,
+                failed: None,
+                counted: self.counted(state, |handles| &mut handles.writers),
+                lock: lock.expect("because nobody else knows the file yet"),
+            }) as Box<dyn NewFile>)
+        })
+    }
+
+    fn rename(&self, from: &StorePath, to: &StorePath, existing: Existing) -> io::Result<()> {
+        self.call(Call::Rename, to, |state| {
+            let id = state.tree.file(from)?;
+            state.tree.rename(from, to, existing)?;
+            state.platter.renamed(from, to, id);
+            Ok(())
+        })
+    }
+
+    fn remove(&self, path: &StorePath) -> io::Result<()> {
+        self.call(Call::Remove, path, |state| {
+            state.tree.remove(path)?;
+            state.platter.removed(path);
+            Ok(())
+        })
+    }
+
+    fn list(&self, directory: &StorePath) -> io::Result<Vec<Entry>> {
+        self.call(Call::List, directory, |state| state.tree.list(directory))
+    }
+
+    fn create_directory(&self, path: &StorePath) -> io::Result<()> {
+        self.call(Call::CreateDirectory, path, |state| {
+            state.tree.create_directory(path)?;
+            state.platter.added(path, Item::Directory);
+            Ok(())
+        })
+    }
+
+    fn sync_directory(&self, directory: &StorePath) -> io::Result<()> {
+        let sync = |state: &mut State| {
+            state.tree.check_directory(directory)?;
+            let before = state.platter.files();
+            state.platter.sync_directory(directory);
+            state.forget(before);
+            Ok(())
+        };
+        self.call_or(Call::SyncDirectory, directory, sync, |state, fault| {
+            state.platter.fail_sync_directory(directory);
+            Err(fault.to_error())
+        })
+    }
+
+    fn try_lock(&self, path: &StorePath, mode: LockMode) -> io::Result<Option<Lock>> {
+        self.call(Call::Lock, path, |state| self.lock_now(state, path, mode))
+    }
+
+    fn lock(&self, path: &StorePath, mode: LockMode) -> io::Result<Lock> {
+        let locked = self.call(Call::Lock, path, |state| self.lock_now(state, path, mode))?;
+        if let Some(lock) = locked {
+            return Ok(lock);
+        }
+        let mut state = self.state();
+        loop {
+            if state.crashed {
+                return Err(crashed());
+            }
+            // By name anew each time: the file may have been renamed or removed meanwhile.
+            if let Some(lock) = self.lock_now(&mut state, path, mode)? {
+                return Ok(lock);
+            }
+            let changed = self.0.changed.wait(state);
+            state = changed.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn backend(&self) -> Backend {
+        Backend::Simulated
+    }
+}
+
+impl SimDisk {
+    fn lock_now(
+        &self,
+        state: &mut State,
+        path: &StorePath,
+        mode: LockMode,
+    ) -> io::Result<Option<Lock>> {
+        let (id, created) = state.tree.file_to_lock(path)?;
+        if created {
+            state.platter.added(path, Item::File(id));
+        }
+        let held = self.held(state, id, mode);
+        Ok(held.map(|held| Lock::new((held, self.counted(state, |handles| &mut handles.locks)))))
+    }
+
+    fn held(&self, state: &mut State, id: FileId, mode: LockMode) -> Option<Held> {
+        let locked = state.tree.try_lock(id, mode);
+        // Not `then_some`: a `Held` made in vain would unlock, and wait for the state for it.
+        locked.then(|| Held {
+            disk: self.clone(),
+            id,
+            mode,
+        })
+    }
+
+    fn counted(&self, state: &mut State, which: Which) -> Counted {
+        *which(&mut state.handles) += 1;
+        let disk = self.clone();
+        Counted { disk, which }
+    }
+}
+
+/// A lock, given back when dropped.
+#[derive(Debug)]
+struct Held {
+    disk: SimDisk,
+    id: FileId,
+    mode: LockMode,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut state = self.disk.state();
+        state.tree.unlock(self.id, self.mode);
+        state.forget([self.id]);
+        drop(state);
+        self.disk.0.changed.notify_all();
+    }
+}
+
+/// One of the counters of [`Handles`].
+type Which = fn(&mut Handles) -> &mut usize;
+
+/// A handle as far as it is counted.
+struct Counted {
+    disk: SimDisk,
+    which: Which,
+}
+
+impl fmt::Debug for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.disk.fmt(f)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        *(self.which)(&mut self.disk.state().handles) -= 1;
+    }
+}
+
+#[derive(Debug)]
+struct FinishedFile {
+    path: StorePath,
+    bytes: Arc<Vec<u8>>,
+    counted: Counted,
+}
+
+impl FinishedFile {
+    fn disk(&self) -> &SimDisk {
+        &self.counted.disk
+    }
+}
+
+impl StoredFile for FinishedFile {
+    fn bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn read_at(&self, offset: u64, length: usize) -> Pending<Buffer> {
+        Pending::ready(self.disk().call(Call::Read, &self.path, |state| {
+            let read = read_range(&self.bytes, offset, length)?;
+            state.stats.bytes_read += read.len() as u64;
+            Ok(read)
+        }))
+    }
+
+    fn map(&self) -> io::Result<Mapped> {
+        self.disk().call(Call::Map, &self.path, |state| {
+            let counted = self.disk().counted(state, |handles| &mut handles.maps);
+            Ok(Mapped::new(Map {
+                bytes: Shown(Arc::clone(&self.bytes)),
+                _counted: counted,
+            }))
+        })
+    }
+}
+
+struct Map {
+    bytes: Shown,
+    _counted: Counted,
+}
+
+impl AsRef<[u8]> for Map {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.as_ref()
+    }
+}
+
+#[derive(Debug)]
+struct GrowingFile {
+    path: StorePath,
+    bytes: u64,
+    failed: Option<EarlierFailure>,
+    counted: Counted,
+    lock: Held,
+}
+
+impl GrowingFile {
+    fn disk(&self) -> &SimDisk {
+        &self.counted.disk
+    }
+
+    fn attempt(&mut self, step: impl FnOnce(&Self) -> io::Result<()>) -> io::Result<()> {
+        if let Some(failure) = &self.failed {
+            return Err(failure.to_error());
+        }
+        let done = step(self);
+        self.failed = done.as_ref().err().map(EarlierFailure::of);
+        done
+    }
+
+    fn write(&self, state: &mut State, bytes: &[u8]) {
+        let content = state.tree.bytes_mut(self.lock.id);
+        let start = content.len();
+        content.extend_from_slice(bytes);
+        let range = start..content.len();
+        state.platter.appended(self.lock.id, range);
+        state.stats.bytes_appended += bytes.len() as u64;
+    }
+}
+
+impl NewFile for GrowingFile {
+    fn append(&mut self, bytes: Buffer) -> io::Result<()> {
+        self.attempt(|this| {
+            let whole = |state: &mut State| {
+                this.write(state, &bytes);
+                Ok(())
+            };
+            let half = bytes.get(..bytes.len() / 2).unwrap_or_default();
+            this.disk().call_or(
+                Call::Append,
+                &this.path,
+                whole,
+                |state, fault| match fault {
+                    Fault::LostWrite => {
+                        this.write(state, &vec![0; bytes.len()]);
+                        Ok(())
+                    }
+                    Fault::ShortWrite => {
+                        this.write(state, half);
+                        Err(fault.to_error())
+                    }
+                    _ => Err(fault.to_error()),
+                },
+            )
+        })?;
+        self.bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.attempt(|_| Ok(()))
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.attempt(|this| {
+            let id = this.lock.id;
+            let sync = |state: &mut State| {
+                let length = state.tree.bytes(id).len();
+                state.platter.sync(id, length);
+                Ok(())
+            };
+            this.disk()
+                .call_or(Call::Sync, &this.path, sync, |state, fault| {
+                    state.platter.fail_sync(id);
+                    Err(fault.to_error())
+                })
+        })
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests;

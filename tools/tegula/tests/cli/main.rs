@@ -1,0 +1,11 @@
+//! The command line as its users and their scripts see it: the real program, real files, real devices.
+//!
+//! Some tests mount file systems and attach loop devices; they need root, e2fsprogs and util-linux, and say so if
+//! something is missing.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests make and change files of their own"
+)]
+
+mod commands;
+mod support;
