@@ -39,7 +39,10 @@ impl World {
     }
 
     /// Prepares a run of the program on the store.
-    pub(crate) fn command<I: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = I>) -> Command {
+    pub(crate) fn command<I: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = I>,
+    ) -> Command {
         let mut command = program();
         command.arg("--store").arg(self.store()).args(arguments);
         command
@@ -149,9 +152,7 @@ pub(crate) fn listing(directory: &Path) -> Vec<(PathBuf, u64)> {
     let mut open = vec![directory.to_owned()];
     while let Some(directory) = open.pop() {
         for entry in std::fs::read_dir(&directory).unwrap() {
-            let (path, metadata) = entry
-                .map(|entry| (entry.path(), entry.metadata()))
-                .unwrap();
+            let (path, metadata) = entry.map(|entry| (entry.path(), entry.metadata())).unwrap();
             let metadata = metadata.unwrap();
             if metadata.is_dir() {
                 open.push(path.clone());
