@@ -134,3 +134,13 @@ fn the_same_bytes_have_the_same_digest_however_they_are_layered() {
     assert_ne!(coalesced.layer, child.layer);
     assert!(get(&engine, "child") == bytes);
 }
+
+#[test]
+fn an_image_with_chunks_in_two_segments_is_read_across_both() {
+    let (_directory, engine) = fresh();
+    // The second segment's first record stands before the first segment's second one.
+    put(&engine, "first", &disk(1, &[1, 2, 3]), None);
+    let both = disk(1, &[3, 4, 2]);
+    put(&engine, "both", &both, None);
+    assert!(get(&engine, "both") == both);
+}

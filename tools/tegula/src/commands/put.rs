@@ -1,5 +1,6 @@
 //! `tegula put`: puts an image into the store.
 
+use super::show::Costs;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::input::InterruptibleInput;
@@ -50,6 +51,9 @@ pub(crate) struct Put {
 struct Stored {
     #[serde(flatten)]
     image: RecordFields,
+    /// What it costs: for scripts only, since it looks at all images.
+    #[serde(flatten)]
+    costs: Option<Costs>,
     read_bytes: u64,
     new_chunks: u64,
     new_bytes: u64,
@@ -60,9 +64,10 @@ struct Stored {
 }
 
 impl Stored {
-    fn new(report: &PutReport, time: Duration) -> Self {
+    fn new(report: &PutReport, costs: Option<Costs>, time: Duration) -> Self {
         Self {
             image: RecordFields::from(&report.record),
+            costs,
             read_bytes: report.read_bytes,
             new_chunks: report.new_chunks,
             new_bytes: report.new_bytes,
@@ -144,7 +149,11 @@ impl Put {
         }?;
         drop(progress);
         let time = clock.elapsed().saturating_sub(start);
-        context.output.confirm(&Stored::new(&report, time))?;
+        let costs = match context.output.json {
+            true => Some(Costs::from(&engine.show(&report.record.name)?)),
+            false => None,
+        };
+        context.output.confirm(&Stored::new(&report, costs, time))?;
         Ok(Outcome::Done)
     }
 

@@ -8,7 +8,7 @@ use crate::table::Table;
 use crate::units;
 use clap::Args;
 use serde::Serialize;
-use tegula_engine::ImageName;
+use tegula_engine::{ImageInfo, ImageName};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,14 +24,32 @@ pub(crate) struct Show {
     image: ImageName,
 }
 
+/// What an image costs, seen among all.
 #[derive(Debug, Serialize)]
-struct Shown {
-    #[serde(flatten)]
-    image: RecordFields,
+pub(super) struct Costs {
     layers: usize,
     logical_bytes: u64,
     stored_bytes: u64,
     exclusive_bytes: u64,
+}
+
+impl From<&ImageInfo> for Costs {
+    fn from(info: &ImageInfo) -> Self {
+        Self {
+            layers: info.layers,
+            logical_bytes: info.usage.logical_bytes,
+            stored_bytes: info.usage.stored_bytes,
+            exclusive_bytes: info.usage.exclusive_bytes,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    image: RecordFields,
+    #[serde(flatten)]
+    costs: Costs,
 }
 
 impl Report for Shown {
@@ -56,10 +74,10 @@ impl Report for Shown {
                 units::size(image.block_size.into())
             ),
         );
-        table.pair("layers", self.layers);
-        table.pair("data", size(self.logical_bytes));
-        table.pair("stored", size(self.stored_bytes));
-        table.pair("exclusive", size(self.exclusive_bytes));
+        table.pair("layers", self.costs.layers);
+        table.pair("data", size(self.costs.logical_bytes));
+        table.pair("stored", size(self.costs.stored_bytes));
+        table.pair("exclusive", size(self.costs.exclusive_bytes));
         table.to_string()
     }
 }
@@ -69,10 +87,7 @@ impl Show {
         let info = context.open()?.show(&self.image)?;
         context.output.print(&Shown {
             image: RecordFields::from(&info.record),
-            layers: info.layers,
-            logical_bytes: info.usage.logical_bytes,
-            stored_bytes: info.usage.stored_bytes,
-            exclusive_bytes: info.usage.exclusive_bytes,
+            costs: Costs::from(&info),
         })?;
         Ok(Outcome::Done)
     }
