@@ -105,6 +105,7 @@ pub(crate) enum Command {
     Gc(commands::gc::Gc),
     Repair(commands::repair::Repair),
     Coalesce(commands::coalesce::Coalesce),
+    Demo(commands::demo::Demo),
     Completions(commands::completions::Completions),
 }
 
@@ -125,6 +126,7 @@ impl Command {
             Self::Gc(command) => command.run(context),
             Self::Repair(command) => command.run(context),
             Self::Coalesce(command) => command.run(context),
+            Self::Demo(command) => command.run(context),
             Self::Completions(command) => command.run(context),
         }
     }

@@ -1,5 +1,6 @@
 //! What can go wrong, the exit code for it, and what to do next: each decided here and nowhere else.
 
+use crate::commands::demo::DemoError;
 use crate::output::complain;
 use crate::signals::EXIT_INTERRUPTED;
 use crate::units;
@@ -41,6 +42,9 @@ pub(crate) enum Failure {
     /// What the engine says of a second store.
     #[error("store {}", path.display())]
     OtherStore { path: PathBuf, source: EngineError },
+    /// What the demonstration says.
+    #[error(transparent)]
+    Demo(#[from] DemoError),
     /// Standard output does not take what is printed.
     #[error("cannot write to standard output")]
     Print { source: io::Error },
@@ -124,6 +128,7 @@ fn chain(error: &dyn Error) -> String {
 fn hint(failure: &Failure) -> Option<&'static str> {
     match failure {
         Failure::Engine(error) | Failure::OtherStore { source: error, .. } => engine_hint(error),
+        Failure::Demo(error) => demo_hint(error),
         Failure::Print { .. } | Failure::Signals { .. } | Failure::Usage(_) => None,
     }
 }
@@ -221,5 +226,20 @@ fn target_hint(error: &TargetError) -> Option<&'static str> {
         TargetError::NoName { .. } => "name the file to write",
         TargetError::InUse { .. } => "unmount it first",
         TargetError::Open { source, .. } => return system_hint(source.kind()),
+    })
+}
+
+fn demo_hint(error: &DemoError) -> Option<&'static str> {
+    Some(match error {
+        DemoError::ToolsMissing { .. } => {
+            "install e2fsprogs (Debian, Ubuntu: `apt-get install e2fsprogs`; Fedora: `dnf install e2fsprogs`)"
+        }
+        DemoError::Io { source, .. } if source.kind() == ErrorKind::StorageFull => {
+            "set TMPDIR to a directory with 1 GiB of room"
+        }
+        DemoError::Differs { .. } | DemoError::Damaged { .. } => {
+            "this is a bug of tegula: please report it"
+        }
+        _ => return None,
     })
 }
