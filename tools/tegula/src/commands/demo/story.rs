@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tegula_engine::{
-    CollectOptions, Collection, Depth, Destination, Diff, Engine, EngineError, ExtentKind,
-    ImageName, InitOptions, OpenImage, PutReport, Task,
+    CollectOptions, Depth, Destination, Diff, Engine, EngineError, ExtentKind, ImageName,
+    InitOptions, OpenImage, PutReport, Task,
 };
 
 /// What the demonstration showed.
@@ -28,7 +28,8 @@ struct Shown {
     changed_bytes: u64,
     zeroed_bytes: u64,
     identical_restores: u64,
-    freed_bytes: u64,
+    stored_bytes_before_gc: u64,
+    stored_bytes: u64,
     seconds: f64,
 }
 
@@ -105,17 +106,17 @@ impl<'a> Story<'a> {
         let diff = engine.diff(&base, &changed)?;
         self.say_picture(&engine, &changed, &diff)?;
 
-        let collection = self.remove_base(&engine, &base, &changed, &changed_disk)?;
+        let segments = self.remove_base(&engine, &base, &changed, &changed_disk)?;
         let time = clock.elapsed().saturating_sub(start);
         self.say_end(time)?;
-        self.document(puts, &diff, &collection, time)
+        self.document(puts, &diff, segments, time)
     }
 
     fn document(
         &self,
         images: Vec<Put>,
         diff: &Diff,
-        collection: &Collection,
+        (before, after): (u64, u64),
         time: Duration,
     ) -> Result<(), Failure> {
         if !self.context.output.json {
@@ -127,7 +128,8 @@ impl<'a> Story<'a> {
             changed_bytes: diff.changed_bytes(),
             zeroed_bytes: zeroed_bytes(diff),
             identical_restores: 3,
-            freed_bytes: collection.freed_bytes,
+            stored_bytes_before_gc: before,
+            stored_bytes: after,
             seconds: time.as_secs_f64(),
         })
     }
@@ -189,23 +191,26 @@ impl<'a> Story<'a> {
         ))
     }
 
-    /// Removes the parent and shows that the child needs it no more than before.
+    /// Removes the parent and shows that the child needs it no more than before. Returns what the segments took up
+    /// before and after garbage was collected.
     fn remove_base(
         &self,
         engine: &Engine,
         base: &ImageName,
         changed: &ImageName,
         changed_disk: &Path,
-    ) -> Result<Collection, Failure> {
+    ) -> Result<(u64, u64), Failure> {
         engine.store().remove(base)?;
         let again = self.path("restored-again.raw");
         self.get(engine, changed, &again)?;
         self.workshop.compare(&again, changed_disk)?;
         self.say("\nRemoved base; got changed once more: the same, byte for byte.\n")?;
-        let collection = engine.collect(&CollectOptions {
+        let before = engine.statistics()?.stored_bytes;
+        engine.collect(&CollectOptions {
             min_live: 1.0,
             ..CollectOptions::default()
         })?;
+        let after = engine.statistics()?.stored_bytes;
         self.workshop.check()?;
         let findings = engine
             .verify(Depth::Full, &[], Task::unattended())?
@@ -215,10 +220,11 @@ impl<'a> Story<'a> {
             return Err(DemoError::Damaged { findings }.into());
         }
         self.say(&format!(
-            "Collected garbage: {} freed. Every chunk that is left was read and hashed: no damage.\n",
-            units::size(collection.freed_bytes),
+            "Collected garbage: {} before, {} after. Every chunk that is left was read and hashed: no damage.\n",
+            units::size(before),
+            units::size(after),
         ))?;
-        Ok(collection)
+        Ok((before, after))
     }
 
     fn say_end(&self, time: Duration) -> Result<(), Failure> {
