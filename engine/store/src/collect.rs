@@ -316,7 +316,7 @@ fn plan_segments(
         let rows = match SegmentTable::count_rows(session.environment(), *number) {
             Ok(rows) => u64::from(rows),
             // It cannot be proved garbage, so it stays.
-            Err(StoreError::Corrupt { .. }) => continue,
+            Err(error) if error.is_unreadable() => continue,
             Err(error) => return Err(error),
         };
         if (live == rows && rows > 0) || is_living(read_ingest(session, *number), living)? {
@@ -324,7 +324,7 @@ fn plan_segments(
         }
         let table = match SegmentTable::read(session, *number) {
             Ok(table) => table,
-            Err(StoreError::Corrupt { .. }) => continue,
+            Err(error) if error.is_unreadable() => continue,
             Err(error) => return Err(error),
         };
         if hides_missing(session, &table, marked) {
@@ -364,8 +364,9 @@ fn plan_layers(
             Ok(layer) if !living.contains(&layer.summary().ingest) => {
                 planned.push((id, layer.file_bytes()))
             }
+            Ok(_) => {}
             // Damaged layers are for repair to judge; vanished ones are nobody's concern.
-            Ok(_) | Err(StoreError::Corrupt { .. } | StoreError::LayerMissing { .. }) => {}
+            Err(error) if error.is_unreadable() => {}
             Err(error) => return Err(error),
         }
         if planned.len() == LAYERS_MAX {
@@ -382,7 +383,7 @@ fn is_living(
     match ingest {
         Ok(id) => Ok(living.contains(&id)),
         // A head that cannot be read names nobody: the segment stays.
-        Err(StoreError::Corrupt { .. }) => Ok(true),
+        Err(error) if error.is_unreadable() => Ok(true),
         Err(error) => Err(error),
     }
 }

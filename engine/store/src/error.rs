@@ -125,6 +125,12 @@ impl StoreError {
         )
     }
 
+    /// Tells whether what was asked for cannot be read as it stands: damaged, gone, or of a newer format, which damage
+    /// to a version number looks like.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        self.is_corruption() || matches!(self, Self::NeedsNewerProgram { .. })
+    }
+
     /// Tells whether a file was simply not there.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)

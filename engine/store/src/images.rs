@@ -141,8 +141,11 @@ impl Store {
         session: &Session,
         record: &ImageRecord,
     ) -> Result<(), StoreError> {
-        if let Some(old) = read_record(self.environment(), &record.name)? {
-            finish_rename(session, &old)?;
+        match read_record(self.environment(), &record.name) {
+            Ok(Some(old)) => finish_rename(session, &old)?,
+            // A damaged record is replaced as well: that is how a user brings the image back.
+            Err(error) if !error.is_corruption() => return Err(error),
+            Ok(None) | Err(_) => {}
         }
         self.publish_record(record, Existing::Replace)
     }
@@ -214,7 +217,7 @@ fn remove_record(environment: &Environment, name: &ImageName) -> Result<(), Stor
     files::sync_directory(environment, &paths::directory(paths::IMAGES))
 }
 
-fn read_record(
+pub(crate) fn read_record(
     environment: &Environment,
     name: &ImageName,
 ) -> Result<Option<ImageRecord>, StoreError> {

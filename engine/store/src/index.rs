@@ -149,7 +149,7 @@ impl Index {
                 }
                 // Collected since it was listed: only a condemned segment can be.
                 Err(error) if error.is_not_found() => {}
-                Err(error @ StoreError::Corrupt { .. }) => damaged_segments.push((*number, error)),
+                Err(error) if error.is_unreadable() => damaged_segments.push((*number, error)),
                 Err(error) => return Err(error),
             }
         }
@@ -200,6 +200,13 @@ impl Index {
         !self.condemned.contains(place.segment.get()) && !self.quarantine.contains(place)
     }
 
+    /// Returns every segment that some run names, those that are gone included.
+    pub(crate) fn segments_listed(&self) -> impl Iterator<Item = SegmentNumber> + '_ {
+        self.runs
+            .iter()
+            .flat_map(|run| run.segments.iter().copied())
+    }
+
     /// Returns how many chunks the index lists, duplicates included.
     pub fn rows(&self) -> usize {
         self.runs.iter().map(|run| run.sections().len()).sum()
@@ -226,7 +233,8 @@ fn open_runs(environment: &Environment) -> Result<(Vec<Run>, Vec<StoreError>), S
             &paths::directory(paths::INDEX).join(&entry.name),
         ) {
             Ok(run) => runs.push(run),
-            Err(error @ StoreError::Corrupt { .. }) => damaged.push(error),
+            // One of a newer format is of no more use, and can be done without as well.
+            Err(error) if error.is_unreadable() => damaged.push(error),
             Err(error) => return Err(error),
         }
     }

@@ -146,7 +146,7 @@ impl<'a> Ingest<'a> {
             self.seal(&mut writing)?;
         }
         if writing.segment.is_none() {
-            let floor = self.session.state().segment_floor;
+            let floor = self.session.segment_floor()?;
             writing.segment = Some(SegmentWriter::create(self.session.store(), self.id, floor)?);
         }
         let segment = writing.segment.as_mut().expect("because it was just made");

@@ -3,17 +3,16 @@
 //! It only adds. A damaged file is moved aside, never deleted; a damaged chunk is put in quarantine, which makes
 //! everybody treat it as absent, so that whoever brings it again heals the images that need it.
 
+mod layers;
+mod records;
+mod state;
+
 use crate::recover::whole_record;
 use crate::segment::list_sealed;
 use crate::verify::Damage;
-use crate::{
-    Depth, Finding, Ingest, LayerStack, Session, Store, StoreError, files, index, layer, paths,
-};
+use crate::{Depth, Finding, Ingest, LayerStack, Session, Store, StoreError, files, index, paths};
 use std::collections::HashSet;
-use tegula_format::{
-    BlockSet, ChunkId, ImageDigester, ImageRecord, LayerId, QuarantineList, SEGMENT_DATA_START,
-    SegmentNumber,
-};
+use tegula_format::{ChunkId, QuarantineList, SEGMENT_DATA_START, SegmentHeader, SegmentNumber};
 use tegula_io::{Existing, LockMode, StorePath};
 
 /// How a repair is to go about it.
@@ -34,10 +33,13 @@ pub struct RepairReport {
     pub salvaged_chunks: u64,
     /// Damaged files moved to the quarantine directory.
     pub quarantined_files: Vec<String>,
-    /// Image records made again from the layer they name.
+    /// Images whose record was made again: from the layer it names, from a copy found in another's place, or, where
+    /// nothing of it is left, from the other store's image of that name.
     pub restored_records: Vec<String>,
     /// Images put on a new layer made from the other store.
     pub restored_layers: Vec<String>,
+    /// Whether the collection state or the quarantine list could not be read and was begun anew.
+    pub state_restored: bool,
     /// Whether the index was made anew.
     pub index_rebuilt: bool,
     /// What is still wrong.
@@ -65,6 +67,7 @@ impl Store {
             });
         };
         let mut report = RepairReport::default();
+        self.restore_state(&mut report)?;
         let damage = self.begin()?.verify(Depth::Full, &[], progress)?.damage;
         self.put_in_quarantine(&damage, &mut report)?;
         for number in &damage.segments {
@@ -77,13 +80,12 @@ impl Store {
             index::rebuild(&self.begin()?)?;
             report.index_rebuilt = true;
         }
-        for path in &damage.records {
-            self.restore_record(path, &mut report)?;
-        }
+        self.restore_records(&damage.records, repairs.from, &mut report)?;
         if let Some(from) = repairs.from {
             self.restore_layers(from, &mut report)?;
             self.heal(from, &mut report)?;
         }
+        self.set_layers_aside(&damage.layers, &mut report)?;
         report.remaining = self.begin()?.verify(Depth::Fast, &[], progress)?.findings;
         Ok(report)
     }
@@ -163,20 +165,42 @@ impl Store {
             offset += at as u64;
         }
         ingest.seal_all()?;
-        self.move_aside(&path, report)
+        // The number of a segment that strayed here under another's name was never given out, and must not be taken
+        // for the highest one.
+        let head = SEGMENT_DATA_START.min(file.bytes());
+        let stray = file
+            .read_at(0, usize::try_from(head).expect("because a head is short"))
+            .wait()
+            .ok()
+            .and_then(|head| SegmentHeader::decode(&head).ok())
+            .is_some_and(|header| header.number != number);
+        let name = match stray {
+            true => format!("stray-{}", path.name()),
+            false => path.name().to_owned(),
+        };
+        self.move_aside_as(&path, &name, report)
     }
 
     /// Moves a damaged file to the quarantine directory.
     fn move_aside(&self, path: &StorePath, report: &mut RepairReport) -> Result<(), StoreError> {
+        self.move_aside_as(path, path.name(), report)
+    }
+
+    fn move_aside_as(
+        &self,
+        path: &StorePath,
+        name: &str,
+        report: &mut RepairReport,
+    ) -> Result<(), StoreError> {
         let environment = self.environment();
         let directory = paths::directory(paths::QUARANTINE);
-        let mut to = directory.join(path.name());
+        let mut to = directory.join(name);
         let mut attempt = 0;
         loop {
             match environment.storage.rename(path, &to, Existing::Refuse) {
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
                     attempt += 1;
-                    to = directory.join(&format!("{}.{attempt}", path.name()));
+                    to = directory.join(&format!("{name}.{attempt}"));
                 }
                 done => break done.map_err(StoreError::io("move", path))?,
             }
@@ -184,119 +208,6 @@ impl Store {
         files::sync_directory(environment, &directory)?;
         files::sync_directory(environment, &path.parent())?;
         report.quarantined_files.push(to.to_string());
-        Ok(())
-    }
-
-    /// Makes a damaged image record again if the layer it names can still be told: a layer's id is a hash, so 32 bytes
-    /// of the damaged file that are some layer's id are no accident.
-    fn restore_record(
-        &self,
-        path: &StorePath,
-        report: &mut RepairReport,
-    ) -> Result<(), StoreError> {
-        let Some(name) = paths::parse_image(path.name()) else {
-            return Ok(());
-        };
-        let session = self.begin()?;
-        let layers: HashSet<LayerId> = layer::list_layers(self.environment())?
-            .into_iter()
-            .collect();
-        let bytes = files::read_whole(self.environment(), path)?;
-        let windows = bytes
-            .windows(32)
-            .filter_map(|window| window.first_chunk().copied());
-        let named: HashSet<_> = windows
-            .map(LayerId::from_bytes)
-            .filter(|id| layers.contains(id))
-            .collect();
-        let [id] = named.into_iter().collect::<Vec<_>>()[..] else {
-            return Ok(());
-        };
-        let stack = match LayerStack::open(&session, &id) {
-            Ok(stack) => stack,
-            Err(error) if error.is_corruption() => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        let mut digester = ImageDigester::new(stack.virtual_size(), stack.block_size());
-        let (mut next, mut data_blocks) = (0, 0);
-        for chunk in stack.chunks() {
-            let (block, id) = chunk?;
-            digester.push_zeros(u64::from(block.get()) - next);
-            digester.push_data(&id);
-            next = u64::from(block.get()) + 1;
-            data_blocks += 1;
-        }
-        digester.push_zeros(stack.block_count() - next);
-        let record = ImageRecord {
-            id: self.new_record_id()?,
-            name,
-            virtual_size: stack.virtual_size(),
-            block_size: stack.block_size(),
-            digest: digester.finish(),
-            layer: id,
-            parent: None,
-            supersedes: None,
-            data_blocks,
-            created_at_us: self.environment().clock.now_us(),
-        };
-        let _lock = self.commit_lock()?;
-        // A copy is kept before the damaged file is replaced.
-        let kept =
-            paths::directory(paths::QUARANTINE).join(&format!("{}-{}", record.id, path.name()));
-        files::publish(self.environment(), &kept, &bytes, Existing::Refuse)?;
-        files::publish(
-            self.environment(),
-            path,
-            &record.encode(),
-            Existing::Replace,
-        )?;
-        report.quarantined_files.push(kept.to_string());
-        report
-            .restored_records
-            .push(record.name.as_str().to_owned());
-        Ok(())
-    }
-
-    /// Puts images whose layers are damaged or missing on a new full layer, made from an image of the same content
-    /// in another store.
-    fn restore_layers(&self, from: &Store, report: &mut RepairReport) -> Result<(), StoreError> {
-        let theirs = from.begin()?;
-        let (their_records, _) = theirs.images_and_damage()?;
-        let session = self.begin()?;
-        let (records, _) = session.images_and_damage()?;
-        for record in records {
-            let sound = LayerStack::open(&session, &record.layer)
-                .and_then(|stack| stack.layers().iter().try_for_each(|layer| layer.verify()));
-            match sound {
-                Ok(()) => continue,
-                Err(error) if error.is_corruption() => {}
-                Err(error) => return Err(error),
-            }
-            let Some(same) = their_records
-                .iter()
-                .find(|other| other.digest == record.digest)
-            else {
-                continue;
-            };
-            let stack = LayerStack::open(&theirs, &same.layer)?;
-            let ids: Result<Vec<_>, _> = stack.chunks().collect();
-            let ids = ids?;
-            let ingest = Ingest::begin(&session)?;
-            for (_, id) in &ids {
-                if !ingest.has_or_claim(id) {
-                    ingest.store(&ingest.compress(*id, &theirs.read_chunk(id)?))?;
-                    report.healed_chunks += 1;
-                }
-            }
-            let data: BlockSet = ids.iter().map(|(block, _)| *block).collect();
-            let damaged = record.layer;
-            ingest.relayer(&record, data, ids.into_iter().map(|(_, id)| id))?;
-            report.restored_layers.push(record.name.as_str().to_owned());
-            let path = paths::layer(&damaged);
-            if self.environment().storage.open(&path).is_ok() {
-                self.move_aside(&path, report)?;
-            }
-        }
         Ok(())
     }
 
@@ -312,7 +223,7 @@ impl Store {
                     report.healed_chunks += 1;
                 }
                 Ok(_) => {}
-                Err(error) if error.is_corruption() => {}
+                Err(error) if error.is_unreadable() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -327,7 +238,7 @@ fn missing_chunks(session: &Session) -> Result<Vec<ChunkId>, StoreError> {
     for record in records {
         let stack = match LayerStack::open(session, &record.layer) {
             Ok(stack) => stack,
-            Err(error) if error.is_corruption() => continue,
+            Err(error) if error.is_unreadable() => continue,
             Err(error) => return Err(error),
         };
         for (_, id) in stack.chunks().flatten() {

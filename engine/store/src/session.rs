@@ -3,7 +3,7 @@
 use crate::segment::SegmentFiles;
 use crate::{Environment, Index, Store, StoreError, files, paths};
 use std::sync::OnceLock;
-use tegula_format::{BlockSize, ChunkId, GcState, QuarantineList, RunRow};
+use tegula_format::{BlockSize, ChunkId, GcState, QuarantineList, RunRow, SegmentNumber};
 use tegula_io::{Buffer, Lock, LockMode, Pending};
 
 /// The files of a store in numbers.
@@ -79,6 +79,19 @@ impl Session {
     /// Returns the collection state this session began under.
     pub fn state(&self) -> &GcState {
         &self.state
+    }
+
+    /// Returns what the number of every new segment is to be above, besides those of the segments there are: a number
+    /// that some list still names must not come to mean another segment, even if its own was lost.
+    pub(crate) fn segment_floor(&self) -> Result<u32, StoreError> {
+        let listed = self.index()?.segments_listed().map(SegmentNumber::get);
+        let quarantined = self
+            .quarantine
+            .places
+            .last()
+            .map(|place| place.segment.get());
+        let floor = listed.chain(quarantined).max().unwrap_or(0);
+        Ok(floor.max(self.state.segment_floor))
     }
 
     /// Returns the places known to be damaged.
@@ -210,7 +223,7 @@ impl Session {
     }
 }
 
-fn read_quarantine(environment: &Environment) -> Result<QuarantineList, StoreError> {
+pub(crate) fn read_quarantine(environment: &Environment) -> Result<QuarantineList, StoreError> {
     let path = paths::quarantined_places();
     match files::read_if_present(environment, &path)? {
         Some(bytes) => QuarantineList::decode(&bytes).map_err(StoreError::corrupt(&path)),

@@ -139,7 +139,7 @@ impl Session {
             result.images += 1;
             match LayerStack::open(self, &record.layer) {
                 Ok(stack) => stacks.push((record.clone(), stack)),
-                Err(error) if error.is_corruption() => {
+                Err(error) if error.is_unreadable() => {
                     let path = path_of(&error).unwrap_or_else(|| paths::layer(&record.layer));
                     let entry = damaged.entry(path).or_insert_with(|| (error, Vec::new()));
                     entry.1.push(record.name.as_str().to_owned());
@@ -161,7 +161,7 @@ impl Session {
             result.layers += 1;
             match Layer::open(self.environment(), &id).and_then(|layer| layer.verify()) {
                 Ok(()) => {}
-                Err(error) if error.is_corruption() => {
+                Err(error) if error.is_unreadable() => {
                     let path = paths::layer(&id);
                     let users = stacks
                         .iter()
@@ -185,7 +185,10 @@ impl Session {
                 images,
                 ..finding(&path, &error)
             });
-            result.damage.layers.push(path);
+            // What may be whole but of a newer format is not for repair to touch.
+            if error.is_corruption() {
+                result.damage.layers.push(path);
+            }
         }
         Ok(stacks)
     }
@@ -228,9 +231,9 @@ impl Session {
         let mut check = SegmentCheck::default();
         let table = match SegmentTable::read(self, number) {
             Ok(table) => table,
-            Err(error @ StoreError::Corrupt { .. }) => {
+            Err(error) if error.is_unreadable() => {
                 check.findings.push(finding(&path, &error));
-                check.bad_table = Some(number);
+                check.bad_table = error.is_corruption().then_some(number);
                 return Ok(check);
             }
             Err(error) => return Err(error),
@@ -394,7 +397,7 @@ impl Session {
                 });
             }
             // The layer has its own finding already.
-            Err(error) if error.is_corruption() => {}
+            Err(error) if error.is_unreadable() => {}
             Err(error) => return Err(error),
         }
         Ok(())

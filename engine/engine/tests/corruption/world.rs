@@ -1,0 +1,418 @@
+//! A small store with a known history, kept as plain bytes, so that thousands of damaged copies cost little.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+use tegula_engine::{
+    BlockSize, CollectOptions, Engine, Environment, ImageName, InitOptions, PutRequest, Source,
+    Store, StoreError, Task, Workers,
+};
+use tegula_format::{
+    ChunkId, GcState, LayerId, SEGMENT_DATA_START, SEGMENT_TRAILER_BYTES, SegmentHeader,
+    SegmentTrailer, TocRow,
+};
+use tegula_io::{Buffer, Clock, MemoryStorage, SeededRandom, Storage, StorePath};
+use tegula_store::LayerStack;
+
+pub(crate) const BLOCK: usize = 4096;
+
+/// The directories of a store; those for locks and unfinished files are empty between calls.
+const DIRECTORIES: [&str; 7] = [
+    "segments",
+    "index",
+    "layers",
+    "images",
+    "quarantine",
+    "tmp",
+    "locks",
+];
+
+/// A file: its path and its bytes.
+pub(crate) type File = (String, Arc<Vec<u8>>);
+
+/// The files of a store by path. A clone shares all bytes.
+pub(crate) type Files = BTreeMap<String, Arc<Vec<u8>>>;
+
+/// A clock that only moves when somebody sleeps.
+#[derive(Debug, Default)]
+struct StillClock(AtomicI64);
+
+impl Clock for StillClock {
+    fn now_us(&self) -> i64 {
+        1_800_000_000_000_000 + self.0.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_micros(self.0.load(Ordering::Relaxed).unsigned_abs())
+    }
+
+    fn sleep(&self, duration: Duration) {
+        let us = i64::try_from(duration.as_micros()).unwrap();
+        self.0.fetch_add(us, Ordering::Relaxed);
+    }
+}
+
+pub(crate) fn environment(storage: &MemoryStorage, seed: u64) -> Environment {
+    Environment {
+        storage: Arc::new(storage.clone()),
+        clock: Arc::new(StillClock::default()),
+        random: Arc::new(SeededRandom::new(seed)),
+    }
+}
+
+pub(crate) fn name(text: &str) -> ImageName {
+    ImageName::parse(text).unwrap()
+}
+
+/// Puts files into a storage of their own.
+pub(crate) fn storage_of(files: &Files) -> MemoryStorage {
+    let storage = MemoryStorage::new();
+    for directory in DIRECTORIES {
+        storage
+            .create_directory(&StorePath::new(directory))
+            .unwrap();
+    }
+    for (path, bytes) in files {
+        let mut file = storage.create(&StorePath::new(path.as_str())).unwrap();
+        file.append(Buffer::copied(bytes)).unwrap();
+    }
+    storage
+}
+
+/// Takes the files out of a storage, except locks and what is unfinished.
+pub(crate) fn files_of(storage: &MemoryStorage) -> Files {
+    let read = |path: StorePath| {
+        let file = storage.open(&path).unwrap();
+        let length = usize::try_from(file.bytes()).unwrap();
+        let bytes = file.read_at(0, length).wait().unwrap().to_vec();
+        (path.as_str().to_owned(), Arc::new(bytes))
+    };
+    let mut files: Files = ["tegula.store", "gc.state"]
+        .map(|path| read(StorePath::new(path)))
+        .into();
+    for directory in ["segments", "index", "layers", "images", "quarantine"] {
+        let directory = StorePath::new(directory);
+        for entry in storage.list(&directory).unwrap() {
+            files.extend([read(directory.join(&entry.name))]);
+        }
+    }
+    files
+}
+
+/// Opens the store that files make up.
+pub(crate) fn open(files: &Files, seed: u64) -> Result<(MemoryStorage, Engine), StoreError> {
+    let storage = storage_of(files);
+    let store = Store::open(environment(&storage, seed))?;
+    Ok((storage, Engine::new(store, Workers::Inline)))
+}
+
+/// One block: noise that does not compress, or a pattern that does, or zeros.
+pub(crate) fn block(kind: Kind) -> Vec<u8> {
+    match kind {
+        Kind::Zero => vec![0; BLOCK],
+        Kind::Noise(seed) => {
+            let random = SeededRandom::new(seed);
+            let words = std::iter::repeat_with(|| random.next_u64().to_le_bytes());
+            words.flatten().take(BLOCK).collect()
+        }
+        Kind::Pattern(seed) => (0..BLOCK)
+            .map(|at| if at % 64 < 16 { seed } else { 0x55 })
+            .collect(),
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Kind {
+    Zero,
+    Noise(u64),
+    Pattern(u8),
+}
+
+fn disk(blocks: &[Kind], cut: usize) -> Vec<u8> {
+    let mut bytes: Vec<u8> = blocks.iter().flat_map(|kind| block(*kind)).collect();
+    bytes.truncate(bytes.len() - cut);
+    bytes
+}
+
+/// A segment's parts.
+#[derive(Debug)]
+pub(crate) struct SegmentMap {
+    pub(crate) rows: Vec<TocRow>,
+}
+
+/// The store, what it holds, and what it held before.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) files: Files,
+    /// The bytes of every image.
+    pub(crate) images: BTreeMap<&'static str, Vec<u8>>,
+    /// For every layer file, the images that lie on it.
+    pub(crate) layer_users: BTreeMap<String, BTreeSet<&'static str>>,
+    /// For every chunk, the images that hold it.
+    pub(crate) chunk_users: BTreeMap<ChunkId, BTreeSet<&'static str>>,
+    pub(crate) segments: BTreeMap<String, SegmentMap>,
+    /// Earlier states of files that still exist.
+    pub(crate) older: Vec<File>,
+    /// Files that were removed since.
+    pub(crate) removed: Files,
+    /// What the replaced image held before.
+    pub(crate) replaced: (&'static str, Vec<u8>),
+}
+
+impl World {
+    /// A store after: put, put, remove, collect, put of a child, put of an unrelated image, put in its place.
+    pub(crate) fn new() -> Self {
+        use Kind::{Noise, Pattern, Zero};
+        let storage = MemoryStorage::new();
+        let options = InitOptions {
+            block_size: BlockSize::MIN,
+            zstd_level: 1,
+        };
+        let store = Store::init(environment(&storage, 1), options).unwrap();
+        let engine = Engine::new(store, Workers::Inline);
+        let mut history = vec![files_of(&storage)];
+        let mut put = |image, bytes: &[u8], parent: Option<&str>, replace| {
+            put(&engine, image, bytes, parent, replace);
+            history.push(files_of(&storage));
+        };
+
+        put("gone", &disk(&[Noise(90), Noise(91)], 0), None, false);
+        let parent = disk(
+            &[
+                Noise(1),
+                Pattern(2),
+                Zero,
+                Noise(3),
+                Noise(4),
+                Pattern(5),
+                Zero,
+                Noise(6),
+                Pattern(2),
+                Noise(7),
+            ],
+            1000,
+        );
+        put("parent", &parent, None, false);
+        engine.store().remove(&name("gone")).unwrap();
+        engine.collect(&CollectOptions::default()).unwrap();
+        let after_collection = files_of(&storage);
+        let mut put = |image, bytes: &[u8], parent: Option<&str>, replace| {
+            self::put(&engine, image, bytes, parent, replace);
+            history.push(files_of(&storage));
+        };
+        // One block differs, one is zeroed, and it is longer.
+        let child = disk(
+            &[
+                Noise(1),
+                Noise(8),
+                Zero,
+                Zero,
+                Noise(4),
+                Pattern(5),
+                Zero,
+                Noise(6),
+                Pattern(2),
+                Noise(7),
+                Noise(9),
+            ],
+            0,
+        );
+        put("child", &child, Some("parent"), false);
+        let before = disk(&[Noise(20), Noise(21), Noise(3)], 0);
+        put("other", &before, None, false);
+        let other = disk(&[Noise(20), Zero, Noise(22), Pattern(5), Noise(23)], 7);
+        put("other", &other, None, true);
+        history.push(after_collection);
+
+        let files = files_of(&storage);
+        let images: BTreeMap<&'static str, Vec<u8>> =
+            [("parent", parent), ("child", child), ("other", other)].into();
+        let layer_users = layer_users(&engine, &files, &images);
+        let chunk_users = chunk_users(&images);
+        let segments = files
+            .iter()
+            .filter(|(path, _)| path.starts_with("segments/"))
+            .map(|(path, bytes)| (path.clone(), SegmentMap::read(bytes)))
+            .collect();
+        let (older, removed) = past(&history, &files);
+        let replaced = ("other", before);
+        let world = Self {
+            files,
+            images,
+            layer_users,
+            chunk_users,
+            segments,
+            older,
+            removed,
+            replaced,
+        };
+        world.check_worth();
+        world
+    }
+
+    /// Makes sure that the store has what the mutations are about.
+    fn check_worth(&self) {
+        let count = |start: &str| {
+            let paths = self.files.keys();
+            paths.filter(|path| path.starts_with(start)).count()
+        };
+        assert!(count("segments/") >= 2 && count("index/") >= 2 && count("layers/") >= 4);
+        assert_eq!(count("images/"), 3);
+        assert!(
+            self.layer_users.values().any(|users| users.len() == 2),
+            "a child lies on its parent's layer"
+        );
+        assert!(
+            self.layer_users.values().any(BTreeSet::is_empty),
+            "a replaced image leaves a layer that nobody needs"
+        );
+        assert!(self.older.iter().any(|(path, _)| path == "gc.state"));
+        assert!(
+            self.older
+                .iter()
+                .any(|(path, _)| path == "images/other.image")
+        );
+        assert!(
+            self.removed
+                .keys()
+                .any(|path| path.starts_with("segments/"))
+        );
+    }
+
+    /// Returns the images that may become unreadable when something happens to a file. Nobody else's may.
+    pub(crate) fn users(&self, path: &str) -> BTreeSet<&'static str> {
+        let all = || self.images.keys().copied().collect();
+        match path.split_once('/') {
+            Some(("index", _)) => BTreeSet::new(),
+            Some(("layers", _)) => self.layer_users.get(path).cloned().unwrap_or_default(),
+            Some(("images", file)) => {
+                let image = file.strip_suffix(".image").unwrap_or_default();
+                let names = self.images.keys().copied();
+                names.filter(|name| *name == image).collect()
+            }
+            Some(("segments", _)) => {
+                let rows = self.segments.get(path).map(|segment| &segment.rows);
+                let ids = rows.into_iter().flatten().map(|row| row.id);
+                ids.flat_map(|id| self.holders(&id)).collect()
+            }
+            _ => all(),
+        }
+    }
+
+    /// Returns the images that hold a chunk.
+    pub(crate) fn holders(&self, id: &ChunkId) -> BTreeSet<&'static str> {
+        self.chunk_users.get(id).cloned().unwrap_or_default()
+    }
+}
+
+impl SegmentMap {
+    fn read(bytes: &[u8]) -> Self {
+        let trailer = bytes.len() - SEGMENT_TRAILER_BYTES;
+        let trailer = SegmentTrailer::decode(&bytes[trailer..], bytes.len() as u64).unwrap();
+        let toc_offset = usize::try_from(trailer.toc_offset).unwrap();
+        let toc = &bytes[toc_offset..toc_offset + trailer.toc_bytes()];
+        let rows = trailer.decode_toc(toc, BlockSize::MIN).unwrap();
+        assert_eq!(
+            SegmentHeader::decode(bytes).unwrap().encode().len() as u64,
+            SEGMENT_DATA_START
+        );
+        Self { rows }
+    }
+
+    /// Returns the chunk whose record covers a byte.
+    pub(crate) fn chunk_at(&self, at: usize) -> Option<&TocRow> {
+        self.rows.iter().find(|row| {
+            let start = usize::try_from(row.offset).unwrap();
+            (start..start + row.record_bytes()).contains(&at)
+        })
+    }
+}
+
+pub(crate) fn put(engine: &Engine, image: &str, bytes: &[u8], parent: Option<&str>, replace: bool) {
+    let mut stream = bytes;
+    let request = PutRequest {
+        name: name(image),
+        source: Source::Stream(&mut stream),
+        parent: parent.map(name),
+        replace,
+    };
+    engine.put(request, Task::unattended()).unwrap();
+}
+
+fn layer_users(
+    engine: &Engine,
+    files: &Files,
+    images: &BTreeMap<&'static str, Vec<u8>>,
+) -> BTreeMap<String, BTreeSet<&'static str>> {
+    let layers = files.keys().filter(|path| path.starts_with("layers/"));
+    let mut users: BTreeMap<String, BTreeSet<_>> =
+        layers.map(|path| (path.clone(), BTreeSet::new())).collect();
+    let session = engine.store().begin().unwrap();
+    for image in images.keys() {
+        let record = session.image(&name(image)).unwrap();
+        let stack = LayerStack::open(&session, &record.layer).unwrap();
+        for layer in stack.layers() {
+            users
+                .get_mut(&layer_path(layer.id()))
+                .unwrap()
+                .insert(*image);
+        }
+    }
+    users
+}
+
+fn layer_path(id: LayerId) -> String {
+    format!("layers/{id}.layer")
+}
+
+fn chunk_users(
+    images: &BTreeMap<&'static str, Vec<u8>>,
+) -> BTreeMap<ChunkId, BTreeSet<&'static str>> {
+    let mut users: BTreeMap<ChunkId, BTreeSet<_>> = BTreeMap::new();
+    for (image, bytes) in images {
+        for piece in bytes.chunks(BLOCK) {
+            let mut block = piece.to_vec();
+            block.resize(BLOCK, 0);
+            if block.iter().any(|byte| *byte != 0) {
+                users.entry(ChunkId::of(&block)).or_default().insert(*image);
+            }
+        }
+    }
+    users
+}
+
+/// Returns what files once were and are no more, and what files there once were.
+fn past(history: &[Files], now: &Files) -> (Vec<File>, Files) {
+    let mut older: Vec<File> = Vec::new();
+    let mut removed = Files::new();
+    for (path, bytes) in history.iter().flatten() {
+        match now.get(path) {
+            Some(current) if current == bytes => {}
+            Some(_)
+                if older
+                    .iter()
+                    .any(|seen| seen == &(path.clone(), Arc::clone(bytes))) => {}
+            Some(_) => older.push((path.clone(), Arc::clone(bytes))),
+            None => _ = removed.insert(path.clone(), Arc::clone(bytes)),
+        }
+    }
+    // The state while the removal was under way stands between two calls and is made here.
+    let condemned = removed
+        .keys()
+        .filter_map(|path| path.strip_prefix("segments/"));
+    let condemned =
+        condemned.filter_map(|file| u32::from_str_radix(file.split('.').next()?, 16).ok());
+    let during = GcState {
+        epoch: 1,
+        segment_floor: 2,
+        condemned_segments: condemned.map(tegula_format::SegmentNumber::new).collect(),
+        condemned_layers: removed
+            .keys()
+            .filter_map(|path| path.strip_prefix("layers/")?.strip_suffix(".layer"))
+            .filter_map(LayerId::parse)
+            .collect(),
+    };
+    older.push(("gc.state".to_owned(), Arc::new(during.encode())));
+    (older, removed)
+}

@@ -1,0 +1,98 @@
+//! Repair of the maps of images: made again from another store's image of the same content.
+
+use super::RepairReport;
+use crate::{Ingest, LayerStack, Session, Store, StoreError, paths};
+use std::collections::HashSet;
+use tegula_format::{BlockIndex, ChunkId};
+use tegula_io::StorePath;
+
+impl Store {
+    /// Puts images whose layers are damaged or missing on a new full layer, made from an image of the same content
+    /// in another store.
+    pub(super) fn restore_layers(
+        &self,
+        from: &Store,
+        report: &mut RepairReport,
+    ) -> Result<(), StoreError> {
+        let theirs = from.begin()?;
+        let (their_records, _) = theirs.images_and_damage()?;
+        let session = self.begin()?;
+        let (records, _) = session.images_and_damage()?;
+        for record in records {
+            let sound = LayerStack::open(&session, &record.layer)
+                .and_then(|stack| stack.layers().iter().try_for_each(|layer| layer.verify()));
+            match sound {
+                Ok(()) => continue,
+                Err(error) if error.is_unreadable() => {}
+                Err(error) => return Err(error),
+            }
+            let mut same = their_records
+                .iter()
+                .filter(|other| other.digest == record.digest);
+            let ingest = Ingest::begin(&session)?;
+            let chunks = same
+                .find_map(|same| copy_chunks(&ingest, &theirs, &same.layer, report).transpose());
+            if let Some(chunks) = chunks.transpose()? {
+                let data = chunks.iter().map(|(block, _)| *block).collect();
+                ingest.relayer(&record, data, chunks.into_iter().map(|(_, id)| id))?;
+                report.restored_layers.push(record.name.as_str().to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves damaged layers aside once it is certain that no image needs them.
+    pub(super) fn set_layers_aside(
+        &self,
+        damaged: &[StorePath],
+        report: &mut RepairReport,
+    ) -> Result<(), StoreError> {
+        let session = self.begin()?;
+        let (records, damage) = session.images_and_damage()?;
+        if !damage.is_empty() {
+            return Ok(());
+        }
+        let mut needed = HashSet::new();
+        for record in records {
+            match LayerStack::open(&session, &record.layer) {
+                Ok(stack) => needed.extend(stack.layers().iter().map(|layer| layer.id())),
+                // What lies below the layer that cannot be read is not known.
+                Err(error) if error.is_unreadable() => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        for path in damaged {
+            let there = self.environment().storage.open(path).is_ok();
+            let unneeded = |id| !needed.contains(&id);
+            if there && paths::parse_layer(path.name()).is_some_and(unneeded) {
+                self.move_aside(path, report)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Stores what another store's map needs and is not here. Returns the map, or `None` if that one is damaged too.
+pub(super) fn copy_chunks(
+    ingest: &Ingest<'_>,
+    theirs: &Session,
+    layer: &tegula_format::LayerId,
+    report: &mut RepairReport,
+) -> Result<Option<Vec<(BlockIndex, ChunkId)>>, StoreError> {
+    let mut copy = || {
+        let stack = LayerStack::open(theirs, layer)?;
+        let chunks: Vec<_> = stack.chunks().collect::<Result<_, _>>()?;
+        for (_, id) in &chunks {
+            if !ingest.has_or_claim(id) {
+                ingest.store(&ingest.compress(*id, &theirs.read_chunk(id)?))?;
+                report.healed_chunks += 1;
+            }
+        }
+        Ok(chunks)
+    };
+    match copy() {
+        Ok(chunks) => Ok(Some(chunks)),
+        Err(error) if StoreError::is_unreadable(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

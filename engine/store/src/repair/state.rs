@@ -1,0 +1,51 @@
+//! Repair of what a session needs to begin: the collection state and the quarantine list.
+
+use super::RepairReport;
+use crate::segment::list_sealed;
+use crate::{Store, StoreError, files, paths, session};
+use tegula_format::GcState;
+use tegula_io::Existing;
+
+impl Store {
+    /// Begins anew whichever of the two cannot be read. Under the collection lock.
+    ///
+    /// A lost state loses nothing: what it condemned is garbage that the next collection finds again. The new epoch is
+    /// above every one that still has a lock, so that whoever began before looks again before it publishes. A lost
+    /// list is made again by the verification that follows.
+    pub(super) fn restore_state(&self, report: &mut RepairReport) -> Result<(), StoreError> {
+        let environment = self.environment();
+        match self.read_gc_state() {
+            Err(error) if error.is_corruption() || error.is_not_found() => {
+                if !error.is_not_found() {
+                    self.move_aside(&paths::gc_state(), report)?;
+                }
+                let locks = files::list(environment, paths::LOCKS)?;
+                let epochs = locks
+                    .iter()
+                    .filter_map(|entry| paths::parse_epoch_lock(&entry.name));
+                let highest = list_sealed(environment)?.last().map(|(number, _)| *number);
+                let state = GcState {
+                    epoch: epochs.max().map_or(0, |epoch| epoch.saturating_add(1)),
+                    segment_floor: highest.map_or(0, |number| number.get()),
+                    ..GcState::default()
+                };
+                files::publish(
+                    environment,
+                    &paths::gc_state(),
+                    &state.encode(),
+                    Existing::Replace,
+                )?;
+                report.state_restored = true;
+            }
+            other => drop(other?),
+        }
+        match session::read_quarantine(environment) {
+            Err(error) if error.is_corruption() => {
+                self.move_aside(&paths::quarantined_places(), report)?;
+                report.state_restored = true;
+            }
+            other => drop(other?),
+        }
+        Ok(())
+    }
+}
