@@ -380,12 +380,12 @@ fn the_way_to_the_files_can_be_chosen() {
 #[test]
 fn images_are_listed_by_name() {
     let world = World::new();
-    for image in ["zeta", "alpha", "Ubuntu 24.04 (cloud)", "é"] {
+    for image in ["zeta", "alpha 2", "alpha", "Ubuntu 24.04 (cloud)", "é"] {
         world.put(image, &[1]);
     }
     assert_eq!(
         world.names(),
-        ["Ubuntu 24.04 (cloud)", "alpha", "zeta", "é"]
+        ["Ubuntu 24.04 (cloud)", "alpha", "alpha 2", "zeta", "é"]
     );
 }
 

@@ -10,6 +10,7 @@ fn a_store_that_cannot_be_written_can_be_read() {
     let disk = origin.put("base", &[1, 2, 3]);
     let changed = origin.disk("disk", &[1, 9, 3]);
     origin.ok(["put", "child", &changed, "--parent", "base"]);
+    origin.ok(["gc"]);
     let mount = Mount::read_only(origin.store());
     let world = World::with_store_at(mount.path());
     world.get_is("base", &disk);
@@ -74,7 +75,11 @@ fn a_destination_that_is_full_is_named_and_left_as_it_was() {
     let mount = Mount::ext4(&world.path("small"), 24);
     let out = mount.file("out");
     let before = listing(mount.path());
-    world.refuses(["get", "large", &out], 1, &["No space left on device"]);
+    world.refuses(
+        ["get", "large", &out],
+        1,
+        &[&out, "No space left on device"],
+    );
     assert_eq!(
         listing(mount.path()),
         before,

@@ -90,7 +90,7 @@ fn numbers_out_of_range_are_refused() {
     assert!(!world.store().exists());
     let world = World::new();
     for share in ["1.1", "-0.1", "NaN", "half"] {
-        world.refuses(["gc", "--min-live", share], 2, &["0."]);
+        world.refuses(["gc", "--min-live", share], 2, &["from 0 to 1"]);
     }
     world.refuses(["gc", "--wait", "-1"], 2, &["--wait"]);
 }
