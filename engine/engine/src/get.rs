@@ -111,7 +111,7 @@ fn get_file(
         .set_len(image.record().virtual_size)
         .map_err(failed)?;
     let data = image.stack().data();
-    let report = write_blocks(image, workers, &target, &data, task)?;
+    let report = write_blocks(image, workers, (&target, path), &data, task)?;
     let existing = if force {
         Existing::Replace
     } else {
@@ -133,8 +133,10 @@ fn is_block_device(metadata: &std::fs::Metadata) -> bool {
 }
 
 fn write_error(path: &Path) -> impl FnOnce(io::Error) -> EngineError {
-    let name = path.display().to_string();
-    move |source| EngineError::WriteTarget { name, source }
+    move |source| EngineError::WriteTarget {
+        name: path.display().to_string(),
+        source,
+    }
 }
 
 /// Makes an existing file or device hold the image: what holds the right bytes already is left alone.
@@ -161,7 +163,7 @@ fn get_in_place(
     }
     let zeroed = zero_what_is_not(image, &target).map_err(write_error(path))?;
     let differing = differing_blocks(image, workers, &target, found, task)?;
-    let mut report = write_blocks(image, workers, &target, &differing, task)?;
+    let mut report = write_blocks(image, workers, (&target, path), &differing, task)?;
     report.written_bytes += zeroed;
     target.sync().map_err(write_error(path))?;
     Ok(report)
@@ -350,7 +352,7 @@ fn continues(read: &Read, row: &RunRow) -> bool {
 fn write_blocks(
     image: &OpenImage<'_>,
     workers: Workers,
-    target: &TargetFile,
+    (target, path): (&TargetFile, &Path),
     wanted: &BlockSet,
     task: Task<'_>,
 ) -> Result<GetReport, EngineError> {
@@ -383,12 +385,7 @@ fn write_blocks(
             read.finish(image.session(), |blocks, bytes| {
                 for block in blocks {
                     let (offset, bytes) = clipped(*block, bytes, block_size, virtual_size);
-                    target
-                        .write_at(bytes, offset)
-                        .map_err(|source| EngineError::WriteTarget {
-                            name: "the destination".to_owned(),
-                            source,
-                        })?;
+                    target.write_at(bytes, offset).map_err(write_error(path))?;
                     written += bytes.len() as u64;
                 }
                 Ok(())

@@ -188,7 +188,7 @@ impl<'a, 'i> NewMap<'a, 'i> {
         outcomes: Vec<Outcome>,
     ) -> Result<(), EngineError> {
         self.read_bytes += bytes;
-        for (block, outcome) in (first.get()..).map(BlockIndex::new).zip(outcomes) {
+        for (block, outcome) in blocks_from(first).zip(outcomes) {
             match outcome {
                 Outcome::Zero => {}
                 Outcome::Same => self.same.push(block),
@@ -223,9 +223,7 @@ impl Judge<'_, '_> {
             ..u64::from(first.get()) + (data.len() / self.block_size.as_usize()) as u64;
         let mut base = self.base.map(|base| base.chunks_in(blocks).peekable());
         let mut outcomes = Vec::with_capacity(data.len() / self.block_size.as_usize());
-        for (block, bytes) in (first.get()..)
-            .map(BlockIndex::new)
-            .zip(data.chunks_exact(self.block_size.as_usize()))
+        for (block, bytes) in blocks_from(first).zip(data.chunks_exact(self.block_size.as_usize()))
         {
             let before = match base
                 .as_mut()
@@ -253,6 +251,11 @@ impl Judge<'_, '_> {
             false => Outcome::New(self.ingest.compress(id, block)),
         }
     }
+}
+
+/// Returns the blocks from `first` to the last there can be.
+fn blocks_from(first: BlockIndex) -> impl Iterator<Item = BlockIndex> {
+    (first.get()..=u32::MAX).map(BlockIndex::new)
 }
 
 fn at_or_error(chunk: &Result<(BlockIndex, ChunkId), StoreError>, block: BlockIndex) -> bool {

@@ -7,8 +7,13 @@ const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 
 /// Reads a size: bytes, or a number with `K`, `M`, `G` or `T` (binary; `KiB` and so on mean the same).
 pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let unit = text.strip_prefix(digits).unwrap_or_default();
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    let digits = text.strip_suffix(unit).unwrap_or_default();
+    if digits.is_empty() {
+        return Err(format!(
+            "{text:?} is no whole number such as 65536, 64K or 1M"
+        ));
+    }
     let letter = unit
         .strip_suffix("iB")
         .filter(|letter| !letter.is_empty())
@@ -21,11 +26,9 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
         "T" | "t" => 40,
         _ => return Err(format!("{unit:?} is no unit: use K, M, G or T (binary)")),
     };
-    let number: u64 = digits
-        .parse()
-        .map_err(|_| "a size is a whole number such as 65536, 64K or 1M".to_owned())?;
+    let number = digits.parse::<u64>().ok();
     number
-        .checked_mul(1 << shift)
+        .and_then(|number| number.checked_mul(1 << shift))
         .ok_or_else(|| "more than 2^64 bytes".to_owned())
 }
 

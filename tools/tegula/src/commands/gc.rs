@@ -27,7 +27,7 @@ pub(crate) struct Gc {
     dry_run: bool,
 
     /// Rewrite segments with a smaller share of needed bytes: 0 none, 1 every one with any garbage
-    #[arg(long, value_name = "SHARE", default_value_t = CollectOptions::default().min_live, value_parser = share)]
+    #[arg(long, value_name = "SHARE", default_value_t = CollectOptions::default().min_live, allow_negative_numbers = true, value_parser = share)]
     min_live: f64,
 
     /// How long to wait for commands that began before
@@ -36,11 +36,10 @@ pub(crate) struct Gc {
 }
 
 fn share(text: &str) -> Result<f64, String> {
-    let share: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    match (0.0..=1.0).contains(&share) {
-        true => Ok(share),
-        false => Err("a share is from 0 to 1".to_owned()),
-    }
+    let share = text.parse().ok();
+    share
+        .filter(|share| (0.0..=1.0).contains(share))
+        .ok_or_else(|| "a share is a number from 0 to 1".to_owned())
 }
 
 #[derive(Debug, Serialize)]

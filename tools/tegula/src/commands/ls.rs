@@ -49,7 +49,8 @@ impl Report for List {
 
 impl Ls {
     pub(crate) fn run(&self, context: &Context) -> Result<Outcome, Failure> {
-        let records = context.open()?.list()?;
+        let mut records = context.open()?.list()?;
+        records.sort_by(|a, b| a.name.cmp(&b.name));
         let images = records.iter().map(RecordFields::from).collect();
         context.output.print(&List { images })?;
         Ok(Outcome::Done)

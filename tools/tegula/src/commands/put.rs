@@ -149,10 +149,12 @@ impl Put {
         }?;
         drop(progress);
         let time = clock.elapsed().saturating_sub(start);
-        let costs = match context.output.json {
-            true => Some(Costs::from(&engine.show(&report.record.name)?)),
-            false => None,
-        };
+        // The image is there whatever comes of this: somebody may have taken it away already.
+        let info = context
+            .output
+            .json
+            .then(|| engine.show(&report.record.name).ok());
+        let costs = info.flatten().as_ref().map(Costs::from);
         context.output.confirm(&Stored::new(&report, costs, time))?;
         Ok(Outcome::Done)
     }

@@ -45,11 +45,13 @@ pub(crate) struct FindingFields {
 
 impl From<&Finding> for FindingFields {
     fn from(finding: &Finding) -> Self {
+        let mut images = finding.images.clone();
+        images.sort();
         Self {
             path: finding.path.clone(),
             offset: finding.offset,
             chunk: finding.chunk.map(|chunk| chunk.to_string()),
-            images: finding.images.clone(),
+            images,
             message: finding.message.clone(),
             derived: finding.derived,
         }

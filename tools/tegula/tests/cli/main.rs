@@ -1,7 +1,7 @@
 //! The command line as its users and their scripts see it: the real program, real files, real devices.
 //!
-//! Some tests mount file systems and attach loop devices; they need root, e2fsprogs and util-linux, and say so if
-//! something is missing.
+//! Some tests mount small file systems and attach loop devices. They need root, e2fsprogs and util-linux, and fail with
+//! a sentence that says so rather than be left out.
 #![expect(
     clippy::disallowed_methods,
     clippy::unwrap_used,
@@ -10,5 +10,15 @@
     reason = "tests make and change files of their own, and may fail where they stand"
 )]
 
-mod commands;
+mod damage;
+mod demo;
+mod destinations;
+mod documents;
+mod images;
+mod interruption;
+mod machine;
+mod places;
+mod refusals;
+mod screen;
+mod sources;
 mod support;

@@ -16,6 +16,7 @@ use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use clap::Args;
 use story::Story;
+use tegula_engine::EngineError;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -43,7 +44,15 @@ impl Demo {
             .disable_cleanup(self.keep)
             .tempdir()
             .map_err(DemoError::at("make a directory in", &std::env::temp_dir()))?;
-        Story::new(context, &tools, place.path(), self.keep).tell()?;
+        let told = Story::new(context, &tools, place.path(), self.keep).tell();
+        // Not of the store that the user may have named.
+        told.map_err(|failure| match failure {
+            Failure::Engine(source @ EngineError::Store(_)) => Failure::OtherStore {
+                path: place.path().join("store"),
+                source,
+            },
+            other => other,
+        })?;
         Ok(Outcome::Done)
     }
 }

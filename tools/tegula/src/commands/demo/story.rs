@@ -12,12 +12,13 @@ use crate::progress::Progress;
 use crate::table::{Align, Table};
 use crate::units;
 use serde::Serialize;
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tegula_engine::{
-    CollectOptions, Collection, Depth, Destination, Diff, Engine, EngineError, ExtentKind,
-    ImageName, InitOptions, OpenImage, PutReport, Task,
+    CollectOptions, Depth, Destination, Diff, Engine, ExtentKind, ImageName, InitOptions,
+    OpenImage, PutReport, Task,
 };
 
 /// What the demonstration showed.
@@ -28,7 +29,8 @@ struct Shown {
     changed_bytes: u64,
     zeroed_bytes: u64,
     identical_restores: u64,
-    freed_bytes: u64,
+    stored_bytes_before_gc: u64,
+    stored_bytes: u64,
     seconds: f64,
 }
 
@@ -59,6 +61,8 @@ pub(crate) struct Story<'a> {
     workshop: Workshop<'a>,
     place: &'a Path,
     keep: bool,
+    /// How often a restored disk was compared and the same.
+    identical_restores: Cell<u64>,
 }
 
 impl<'a> Story<'a> {
@@ -75,6 +79,7 @@ impl<'a> Story<'a> {
             workshop,
             place,
             keep,
+            identical_restores: Cell::new(0),
         }
     }
 
@@ -88,16 +93,14 @@ impl<'a> Story<'a> {
 
         let selection = self.make_base(&base_disk)?;
         let base_put = self.put(&engine, &base, &base_disk, None)?;
-        self.get(&engine, &base, &changed_disk)?;
-        self.workshop.compare(&changed_disk, &base_disk)?;
+        self.restore(&engine, &base, &changed_disk, &base_disk)?;
         self.say("  put it into the store, got it back: the same, byte for byte\n")?;
 
         let changes = self.workshop.change(&changed_disk, &selection)?;
         self.say_changes(&changes, &selection.later)?;
         let changed_put = self.put(&engine, &changed, &changed_disk, Some(&base))?;
         let restored = self.path("restored.raw");
-        self.get(&engine, &changed, &restored)?;
-        self.workshop.compare(&restored, &changed_disk)?;
+        self.restore(&engine, &changed, &restored, &changed_disk)?;
         self.say("  put it into the store as a child, got it back: the same, byte for byte\n\n")?;
 
         let puts = vec![base_put, changed_put];
@@ -105,17 +108,17 @@ impl<'a> Story<'a> {
         let diff = engine.diff(&base, &changed)?;
         self.say_picture(&engine, &changed, &diff)?;
 
-        let collection = self.remove_base(&engine, &base, &changed, &changed_disk)?;
+        let segments = self.remove_base(&engine, &base, &changed, &changed_disk)?;
         let time = clock.elapsed().saturating_sub(start);
         self.say_end(time)?;
-        self.document(puts, &diff, &collection, time)
+        self.document(puts, &diff, segments, time)
     }
 
     fn document(
         &self,
         images: Vec<Put>,
         diff: &Diff,
-        collection: &Collection,
+        (before, after): (u64, u64),
         time: Duration,
     ) -> Result<(), Failure> {
         if !self.context.output.json {
@@ -126,8 +129,9 @@ impl<'a> Story<'a> {
             images,
             changed_bytes: diff.changed_bytes(),
             zeroed_bytes: zeroed_bytes(diff),
-            identical_restores: 3,
-            freed_bytes: collection.freed_bytes,
+            identical_restores: self.identical_restores.get(),
+            stored_bytes_before_gc: before,
+            stored_bytes: after,
             seconds: time.as_secs_f64(),
         })
     }
@@ -189,23 +193,25 @@ impl<'a> Story<'a> {
         ))
     }
 
-    /// Removes the parent and shows that the child needs it no more than before.
+    /// Removes the parent and shows that the child needs it no more than before. Returns what the segments took up
+    /// before and after garbage was collected.
     fn remove_base(
         &self,
         engine: &Engine,
         base: &ImageName,
         changed: &ImageName,
         changed_disk: &Path,
-    ) -> Result<Collection, Failure> {
+    ) -> Result<(u64, u64), Failure> {
         engine.store().remove(base)?;
         let again = self.path("restored-again.raw");
-        self.get(engine, changed, &again)?;
-        self.workshop.compare(&again, changed_disk)?;
+        self.restore(engine, changed, &again, changed_disk)?;
         self.say("\nRemoved base; got changed once more: the same, byte for byte.\n")?;
-        let collection = engine.collect(&CollectOptions {
+        let before = engine.statistics()?.stored_bytes;
+        engine.collect(&CollectOptions {
             min_live: 1.0,
             ..CollectOptions::default()
         })?;
+        let after = engine.statistics()?.stored_bytes;
         self.workshop.check()?;
         let findings = engine
             .verify(Depth::Full, &[], Task::unattended())?
@@ -215,10 +221,11 @@ impl<'a> Story<'a> {
             return Err(DemoError::Damaged { findings }.into());
         }
         self.say(&format!(
-            "Collected garbage: {} freed. Every chunk that is left was read and hashed: no damage.\n",
-            units::size(collection.freed_bytes),
+            "Collected garbage: {} before, {} after. Every chunk that is left was read and hashed: no damage.\n",
+            units::size(before),
+            units::size(after),
         ))?;
-        Ok(collection)
+        Ok((before, after))
     }
 
     fn say_end(&self, time: Duration) -> Result<(), Failure> {
@@ -257,15 +264,26 @@ impl<'a> Story<'a> {
         Ok(Put::new(&report, allocated_bytes(disk)?, time))
     }
 
-    fn get(&self, engine: &Engine, name: &ImageName, path: &Path) -> Result<(), EngineError> {
+    /// Gets an image into a new file, which must hold what the original holds.
+    fn restore(
+        &self,
+        engine: &Engine,
+        name: &ImageName,
+        path: &Path,
+        original: &Path,
+    ) -> Result<(), Failure> {
         let progress = Progress::begin(self.context.output, "get");
         let task = Task {
             progress: &|done, total| progress.update(done, total),
             interrupted: self.interrupted,
         };
         let force = false;
-        let destination = Destination::File { path, force };
-        engine.get(name, destination, task).map(drop)
+        engine.get(name, Destination::File { path, force }, task)?;
+        drop(progress);
+        self.workshop.compare(path, original)?;
+        self.identical_restores
+            .set(self.identical_restores.get() + 1);
+        Ok(())
     }
 
     fn path(&self, name: &str) -> PathBuf {

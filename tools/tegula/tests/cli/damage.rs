@@ -1,0 +1,151 @@
+//! Damage is found, named and mended.
+
+use crate::support::World;
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// Flips a byte in the middle of the first chunk of a segment.
+pub(crate) fn flip_in_first_chunk(segment: &Path) {
+    flip(segment, 10_000);
+}
+
+fn flip(path: &Path, offset: u64) {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x20], offset).unwrap();
+}
+
+#[test]
+fn a_damaged_chunk_is_named_with_its_place_and_its_images() {
+    let world = World::new();
+    world.put("hit", &[1, 2, 3]);
+    world.put("spared", &[4]);
+    world.put("hit too", &[1]);
+    flip_in_first_chunk(&world.segments()[0]);
+    for depth in [&["verify"][..], &["verify", "--full"], &["verify", "hit"]] {
+        let arguments = [depth, &["--json"]].concat();
+        let found = world.run(arguments).expect_code(3).json();
+        let finding = &found["findings"][0];
+        assert_eq!(found["findings"].as_array().unwrap().len(), 1, "{found}");
+        let path = finding["path"].as_str().unwrap();
+        assert!(world.segments()[0].ends_with(path), "{path}");
+        assert!(finding["offset"].is_u64());
+        assert_eq!(finding["chunk"].as_str().unwrap().len(), 64);
+        assert_eq!(finding["derived"], false);
+        let images: Vec<_> = finding["images"].as_array().unwrap().iter().collect();
+        match depth.contains(&"hit") {
+            true => assert!(images.contains(&&"hit".into()), "{images:?}"),
+            false => assert_eq!(images, ["hit", "hit too"]),
+        }
+    }
+    let text = world.run(["verify"]).expect_code(3).out;
+    assert!(
+        text.contains("hit, hit too") && text.contains("1 finding"),
+        "{text}"
+    );
+    world.ok(["verify", "spared"]);
+}
+
+#[test]
+fn a_damaged_image_is_not_restored_and_its_neighbours_are() {
+    let world = World::new();
+    world.put("hit", &[1, 2, 3]);
+    let spared = world.put("spared", &[4]);
+    flip_in_first_chunk(&world.segments()[0]);
+    let out = world.file("out");
+    world
+        .refuses(["get", "hit", &out], 3, &["chunk", "segment"])
+        .hints("repair --from");
+    assert!(!Path::new(&out).exists());
+    world.run(["get", "hit", "-"]).expect_code(3);
+    world.get_is("spared", &spared);
+}
+
+#[test]
+fn repair_takes_good_copies_from_another_store() {
+    let (world, backup) = (World::new(), World::new());
+    let disk = world.put("hit", &[1, 2, 3]);
+    backup.put("copy", &[3, 2, 1]);
+    flip_in_first_chunk(&world.segments()[0]);
+    // Without the other store it tells what is still wrong.
+    let alone = world.run(["repair", "--json"]).expect_code(3).json();
+    assert_eq!(alone["quarantined_chunks"], 1);
+    assert_eq!(alone["remaining"][0]["images"][0], "hit");
+    let from = backup.store().to_str().unwrap();
+    let mended = world.json(["repair", "--from", from]);
+    assert_eq!(
+        (&mended["healed_chunks"], &mended["remaining"]),
+        (&1.into(), &serde_json::json!([]))
+    );
+    world.get_is("hit", &disk);
+    world.ok(["verify", "--full"]);
+}
+
+#[test]
+fn putting_an_image_again_heals_it() {
+    let world = World::new();
+    let disk = world.put("hit", &[1, 2, 3]);
+    flip_in_first_chunk(&world.segments()[0]);
+    world.run(["repair"]).expect_code(3);
+    world.ok(["put", "again", &disk]);
+    world.get_is("hit", &disk);
+    world.ok(["verify"]);
+}
+
+#[test]
+fn a_damaged_index_costs_nothing_but_a_repair() {
+    let world = World::new();
+    let disk = world.put("one", &[1, 2, 3]);
+    let runs = crate::support::listing(&world.store().join("index"));
+    let (run, bytes) = runs.first().expect("an index").clone();
+    flip(&run, bytes - 20);
+    world.get_is("one", &disk);
+    let found = world.run(["verify", "--json"]).expect_code(3).json();
+    assert_eq!(found["findings"][0]["derived"], true, "{found}");
+    let mended = world.json(["repair"]);
+    assert_eq!(
+        (&mended["index_rebuilt"], &mended["remaining"]),
+        (&true.into(), &serde_json::json!([]))
+    );
+    world.ok(["verify", "--full"]);
+    world.get_is("one", &disk);
+}
+
+#[test]
+fn damage_in_the_head_of_the_store_is_damage() {
+    let world = World::new();
+    world.put("one", &[1]);
+    flip(&world.store().join("tegula.store"), 30);
+    world.refuses(["ls"], 3, &["tegula.store", "damaged", "checksum"]);
+}
+
+#[test]
+fn a_damaged_record_is_not_taken_for_an_absent_image() {
+    let world = World::new();
+    world.put("hit", &[1]);
+    let spared = world.put("spared", &[2]);
+    flip(&world.store().join("images/hit.image"), 40);
+    for command in [&["ls"][..], &["show", "hit"], &["gc"]] {
+        world.refuses(command, 3, &["hit.image", "damaged"]);
+    }
+    world.get_is("spared", &spared);
+    let found = world.run(["verify", "--json"]).expect_code(3).json();
+    assert_eq!(found["findings"][0]["images"][0], "hit");
+}
+
+#[test]
+fn repair_names_the_other_store_if_that_is_what_fails() {
+    let world = World::new();
+    let ran = world.run(["repair", "--from", "/nowhere/at/all"]);
+    ran.refused(1, &["/nowhere/at/all"]);
+    let plain = world.file("plain");
+    std::fs::create_dir(&plain).unwrap();
+    let ran = world.run(["repair", "--from", &plain]);
+    ran.refused(1, &[&plain, "not a tegula store"]);
+}

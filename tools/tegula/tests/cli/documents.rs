@@ -1,0 +1,300 @@
+//! The JSON documents: which keys there are and what they hold. Scripts rely on every one of them.
+
+use crate::support::{Ran, World, program};
+use serde_json::Value;
+
+#[derive(Debug, Clone, Copy)]
+enum Is {
+    Text,
+    TextOrNull,
+    Count,
+    CountOrNull,
+    Number,
+    Flag,
+    List,
+}
+
+#[track_caller]
+fn check(document: &Value, fields: &[(&str, Is)]) {
+    let found: Vec<_> = document.as_object().expect("an object").keys().collect();
+    for (key, is) in fields {
+        let value = document
+            .get(key)
+            .unwrap_or_else(|| panic!("no {key:?} in {found:?}"));
+        let fits = match is {
+            Is::Text => value.is_string(),
+            Is::TextOrNull => value.is_string() || value.is_null(),
+            Is::Count => value.is_u64(),
+            Is::CountOrNull => value.is_u64() || value.is_null(),
+            Is::Number => value.is_f64(),
+            Is::Flag => value.is_boolean(),
+            Is::List => value.is_array(),
+        };
+        assert!(fits, "{key} is {value}, not {is:?}");
+    }
+    for key in found {
+        let known = fields.iter().any(|(name, _)| name == key);
+        assert!(known, "{key:?} is new: the contract has to name it");
+    }
+}
+
+const RECORD: [(&str, Is); 9] = [
+    ("name", Is::Text),
+    ("virtual_size", Is::Count),
+    ("block_size", Is::Count),
+    ("digest", Is::Text),
+    ("parent", Is::TextOrNull),
+    ("parent_digest", Is::TextOrNull),
+    ("data_blocks", Is::Count),
+    ("zero_blocks", Is::Count),
+    ("created_at", Is::Text),
+];
+
+const COSTS: [(&str, Is); 4] = [
+    ("layers", Is::Count),
+    ("logical_bytes", Is::Count),
+    ("stored_bytes", Is::Count),
+    ("exclusive_bytes", Is::Count),
+];
+
+const FINDING: [(&str, Is); 6] = [
+    ("path", Is::Text),
+    ("offset", Is::CountOrNull),
+    ("chunk", Is::TextOrNull),
+    ("images", Is::List),
+    ("message", Is::Text),
+    ("derived", Is::Flag),
+];
+
+#[test]
+fn init_put_show_and_ls_have_their_keys() {
+    let world = World::without_store();
+    let made = world.json(["init"]);
+    check(
+        &made,
+        &[
+            ("store", Is::Text),
+            ("id", Is::Text),
+            ("block_size", Is::Count),
+            ("zstd_level", Is::Count),
+        ],
+    );
+    let disk = world.disk("disk", &[1, 0]);
+    let put = [
+        ("read_bytes", Is::Count),
+        ("new_chunks", Is::Count),
+        ("new_bytes", Is::Count),
+        ("stored_new_bytes", Is::Count),
+        ("reused_chunks", Is::Count),
+        ("recovered_chunks", Is::Count),
+        ("seconds", Is::Number),
+    ];
+    let base = world.json(["put", "base", &disk]);
+    check(&base, &[&RECORD[..], &COSTS, &put].concat());
+    assert!(base["parent"].is_null());
+    let child = world.json(["put", "child", &disk, "--parent", "base"]);
+    assert_eq!(child["parent"], "base");
+    assert_eq!(child["parent_digest"], base["digest"]);
+
+    let shown = world.json(["show", "child"]);
+    check(&shown, &[&RECORD[..], &COSTS].concat());
+    for (key, value) in shown.as_object().unwrap() {
+        assert_eq!(&child[key], value, "put and show agree on {key}");
+    }
+    let list = world.json(["ls"]);
+    check(&list, &[("images", Is::List)]);
+    for image in list["images"].as_array().unwrap() {
+        check(image, &RECORD);
+    }
+}
+
+#[test]
+fn moments_are_rfc_3339_in_utc_and_digests_are_hexadecimal() {
+    let world = World::new();
+    world.put("one", &[1]);
+    let shown = world.json(["show", "one"]);
+    let created = shown["created_at"].as_str().unwrap();
+    let shape: String = created
+        .chars()
+        .map(|c| if c.is_ascii_digit() { '9' } else { c })
+        .collect();
+    assert_eq!(shape, "9999-99-99T99:99:99Z");
+    let digest = shown["digest"].as_str().unwrap();
+    assert_eq!(digest.len(), 64);
+    assert!(
+        digest
+            .chars()
+            .all(|c| c.is_ascii_hexdigit() && !c.is_ascii_uppercase())
+    );
+}
+
+#[test]
+fn get_rename_rm_coalesce_and_diff_have_their_keys() {
+    let world = World::new();
+    world.put("one", &[1, 0]);
+    let got = world.json(["get", "one", &world.file("out")]);
+    check(
+        &got,
+        &[
+            ("name", Is::Text),
+            ("destination", Is::Text),
+            ("virtual_size", Is::Count),
+            ("digest", Is::Text),
+            ("written_bytes", Is::Count),
+            ("zero_blocks", Is::Count),
+            ("seconds", Is::Number),
+        ],
+    );
+    let coalesced = world.json(["coalesce", "one"]);
+    check(&coalesced, &[("images", Is::List)]);
+    check(
+        &coalesced["images"][0],
+        &[
+            ("name", Is::Text),
+            ("digest", Is::Text),
+            ("layers_before", Is::Count),
+            ("layers", Is::Count),
+        ],
+    );
+    let renamed = world.json(["rename", "one", "two"]);
+    check(
+        &renamed,
+        &[("from", Is::Text), ("to", Is::Text), ("digest", Is::Text)],
+    );
+    world.put("three", &[2, 0]);
+    let diff = world.json(["diff", "two", "three"]);
+    check(
+        &diff,
+        &[
+            ("base", Is::Text),
+            ("image", Is::Text),
+            ("base_size", Is::Count),
+            ("size", Is::Count),
+            ("block_size", Is::Count),
+            ("changed_bytes", Is::Count),
+            ("extents", Is::List),
+        ],
+    );
+    check(
+        &diff["extents"][0],
+        &[
+            ("offset", Is::Count),
+            ("length", Is::Count),
+            ("type", Is::Text),
+        ],
+    );
+    let removed = world.json(["rm", "two"]);
+    check(&removed, &[("removed", Is::List)]);
+    check(
+        &removed["removed"][0],
+        &[("name", Is::Text), ("digest", Is::Text)],
+    );
+}
+
+#[test]
+fn stats_and_du_have_their_keys() {
+    let world = World::new();
+    world.put("one", &[1, 0]);
+    check(
+        &world.json(["stats"]),
+        &[
+            ("images", Is::Count),
+            ("virtual_bytes", Is::Count),
+            ("logical_bytes", Is::Count),
+            ("chunks", Is::Count),
+            ("chunk_bytes", Is::Count),
+            ("live_bytes", Is::Count),
+            ("stored_bytes", Is::Count),
+            ("metadata_bytes", Is::Count),
+            ("segments", Is::Count),
+            ("block_size", Is::Count),
+            ("zstd_level", Is::Count),
+            ("dedup_ratio", Is::Number),
+            ("compression_ratio", Is::Number),
+        ],
+    );
+    let du = world.json(["du"]);
+    check(
+        &du,
+        &[
+            ("images", Is::List),
+            ("stored_bytes", Is::Count),
+            ("together_bytes", Is::Count),
+        ],
+    );
+    check(
+        &du["images"][0],
+        &[
+            ("name", Is::Text),
+            ("virtual_size", Is::Count),
+            ("logical_bytes", Is::Count),
+            ("stored_bytes", Is::Count),
+            ("exclusive_bytes", Is::Count),
+            ("shared_bytes", Is::Count),
+        ],
+    );
+}
+
+#[test]
+fn verify_gc_and_repair_have_their_keys() {
+    let world = World::new();
+    world.put("one", &[1, 2]);
+    world.put("two", &[3]);
+    let verify = [
+        ("full", Is::Flag),
+        ("segments", Is::Count),
+        ("chunks", Is::Count),
+        ("bytes", Is::Count),
+        ("layers", Is::Count),
+        ("images", Is::Count),
+        ("findings", Is::List),
+    ];
+    check(&world.json(["verify"]), &verify);
+    check(&world.json(["verify", "--full", "one"]), &verify);
+    let gc = [
+        ("dry_run", Is::Flag),
+        ("freed_bytes", Is::Count),
+        ("segments_removed", Is::Count),
+        ("segments_rewritten", Is::Count),
+        ("layers_removed", Is::Count),
+        ("abandoned_removed", Is::Count),
+        ("pending_bytes", Is::Count),
+    ];
+    check(&world.json(["gc", "--dry-run"]), &gc);
+    check(&world.json(["gc"]), &gc);
+    let repair = [
+        ("healed_chunks", Is::Count),
+        ("salvaged_chunks", Is::Count),
+        ("quarantined_chunks", Is::Count),
+        ("quarantined_files", Is::List),
+        ("restored_records", Is::List),
+        ("restored_layers", Is::List),
+        ("index_rebuilt", Is::Flag),
+        ("remaining", Is::List),
+    ];
+    check(&world.json(["repair"]), &repair);
+
+    crate::damage::flip_in_first_chunk(&world.segments()[0]);
+    let found = Ran::of(&mut world.command(["verify", "--json"]))
+        .expect_code(3)
+        .json();
+    check(&found, &verify);
+    check(&found["findings"][0], &FINDING);
+    let mended = Ran::of(&mut world.command(["repair", "--json"]))
+        .expect_code(3)
+        .json();
+    check(&mended, &repair);
+    check(&mended["remaining"][0], &FINDING);
+}
+
+#[test]
+fn completions_are_printed_for_every_shell() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let ran = Ran::of(program().args(["completions", shell])).expect_code(0);
+        assert!(ran.out.contains("coalesce"), "{shell}: {}", ran.out);
+        let document = Ran::of(program().args(["completions", shell, "--json"])).json();
+        check(&document, &[("shell", Is::Text), ("script", Is::Text)]);
+        assert_eq!(document["script"], ran.out);
+    }
+    Ran::of(program().args(["completions", "dos"])).refused(2, &["dos", "bash"]);
+}
