@@ -161,7 +161,7 @@ fn try_lock_file(file: &File, mode: LockMode) -> io::Result<bool> {
 /// A finished file and its length as of opening.
 #[derive(Debug)]
 pub(crate) struct FinishedFile {
-    file: File,
+    file: Arc<File>,
     bytes: u64,
 }
 
@@ -178,9 +178,14 @@ impl FinishedFile {
             ));
         }
         Ok(Self {
-            file,
+            file: Arc::new(file),
             bytes: metadata.len(),
         })
+    }
+
+    #[cfg(feature = "io-uring")]
+    pub(crate) fn file(&self) -> Arc<File> {
+        Arc::clone(&self.file)
     }
 
     /// Fails if a read would go past the end: before any memory is taken for it.

@@ -47,6 +47,17 @@ pub fn open_storage(
     }
 }
 
+#[cfg(feature = "io-uring")]
+fn ring() -> io::Result<()> {
+    crate::uring::probe()
+}
+
+#[cfg(feature = "io-uring")]
+fn through_the_ring(root: &Path) -> io::Result<Arc<dyn Storage>> {
+    Ok(Arc::new(crate::UringStorage::open(root)?))
+}
+
+#[cfg(not(feature = "io-uring"))]
 fn ring() -> io::Result<()> {
     Err(io::Error::new(
         io::ErrorKind::Unsupported,
@@ -54,6 +65,7 @@ fn ring() -> io::Result<()> {
     ))
 }
 
+#[cfg(not(feature = "io-uring"))]
 fn through_the_ring(_root: &Path) -> io::Result<Arc<dyn Storage>> {
     Err(io::ErrorKind::Unsupported.into())
 }
