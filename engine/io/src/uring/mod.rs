@@ -22,6 +22,15 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+/// Waits until every operation asked of the process's ring so far is over, so that the kernel has none of our buffers.
+/// What other threads ask meanwhile is carried out after.
+///
+/// # Errors
+/// Whatever the system says if there is no ring.
+pub fn drain() -> io::Result<()> {
+    Ring::shared()?.drain()
+}
+
 /// Appends of one file that may be under way. Bounds what a fast producer holds in memory.
 const APPENDS_UNDER_WAY: usize = 8;
 

@@ -42,7 +42,7 @@ const ENTRY_BYTES_MAX: usize = 1 << 30;
 
 /// A ring with a thread of its own. Dropping it waits for all its operations.
 pub(super) struct Ring {
-    requests: Option<mpsc::UnboundedSender<Request>>,
+    requests: Option<mpsc::UnboundedSender<Message>>,
     permits: Arc<Semaphore>,
     thread: Option<JoinHandle<()>>,
 }
@@ -51,6 +51,13 @@ impl fmt::Debug for Ring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Ring({} in flight)", self.in_flight())
     }
+}
+
+/// What is sent to the ring's thread.
+enum Message {
+    CarryOut(Request),
+    /// To be kept when nothing is in flight.
+    Drain(Promise<()>),
 }
 
 /// An operation on its way to the ring.
@@ -107,11 +114,11 @@ impl RingFile {
 
     fn request<T>(&self, what: impl FnOnce(Promise<T>) -> What) -> Pending<T> {
         let (promise, pending) = Pending::coming();
-        self.ring.send(Request {
+        self.ring.send(Message::CarryOut(Request {
             file: Arc::clone(&self.file),
             hook: self.hook.clone(),
             what: what(promise),
-        });
+        }));
         pending
     }
 }
@@ -157,10 +164,17 @@ impl Ring {
         (IN_FLIGHT_MAX as usize).saturating_sub(self.permits.available_permits())
     }
 
-    fn send(&self, request: Request) {
+    /// Waits until all that was asked before is over; what is asked meanwhile comes after.
+    pub(super) fn drain(&self) -> io::Result<()> {
+        let (promise, pending) = Pending::coming();
+        self.send(Message::Drain(promise));
+        pending.wait()
+    }
+
+    fn send(&self, message: Message) {
         if let Some(requests) = &self.requests {
             // If nobody receives it any more, its promise is dropped with it: that is an error for who waits.
-            let _ = requests.send(request);
+            let _ = requests.send(message);
         }
     }
 }
@@ -188,7 +202,7 @@ impl Drop for AbortOnPanic {
 
 /// The ring's thread.
 fn run(
-    requests: mpsc::UnboundedReceiver<Request>,
+    requests: mpsc::UnboundedReceiver<Message>,
     permits: Arc<Semaphore>,
     started: &blocking::SyncSender<io::Result<()>>,
 ) {
@@ -206,7 +220,7 @@ fn run(
 }
 
 /// Carries out requests until nobody can send any more, then waits until nothing is in flight.
-async fn serve(mut requests: mpsc::UnboundedReceiver<Request>, permits: Arc<Semaphore>) {
+async fn serve(mut requests: mpsc::UnboundedReceiver<Message>, permits: Arc<Semaphore>) {
     let again = Duration::from_millis(SUBMIT_AGAIN_MS);
     loop {
         let received = if permits.available_permits() == IN_FLIGHT_MAX as usize {
@@ -217,13 +231,24 @@ async fn serve(mut requests: mpsc::UnboundedReceiver<Request>, permits: Arc<Sema
                 Err(_) => continue,
             }
         };
-        let Some(request) = received else { break };
-        let permit = waking(Arc::clone(&permits).acquire_owned()).await;
-        let permit = permit.expect("because nobody closes the semaphore");
-        tokio_uring::spawn(carry_out(request, permit));
+        match received {
+            Some(Message::CarryOut(request)) => {
+                let permit = waking(Arc::clone(&permits).acquire_owned()).await;
+                let permit = permit.expect("because nobody closes the semaphore");
+                tokio_uring::spawn(carry_out(request, permit));
+            }
+            Some(Message::Drain(promise)) => {
+                drain(&permits).await;
+                promise.fulfil(Ok(()));
+            }
+            None => return drain(&permits).await,
+        }
     }
-    let all = waking(permits.acquire_many(IN_FLIGHT_MAX)).await;
-    drop(all);
+}
+
+/// Waits until nothing is in flight: all permits are back.
+async fn drain(permits: &Semaphore) {
+    drop(waking(permits.acquire_many(IN_FLIGHT_MAX)).await);
 }
 
 /// Awaits a future that ends when operations do, waking up now and then so that they are submitted.

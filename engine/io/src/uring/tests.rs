@@ -342,6 +342,28 @@ fn a_ring_ends_only_after_its_last_operation() {
 }
 
 #[test]
+fn draining_waits_for_what_was_asked_before() {
+    if is_there() {
+        let ring = Arc::new(Ring::start().unwrap());
+        let mut pipe = Pipe::on(Arc::clone(&ring));
+        // Nobody waits for it, but the kernel has its buffer.
+        drop(pipe.read.read(0, 1));
+        let drained = std::thread::spawn({
+            let ring = Arc::clone(&ring);
+            move || ring.drain().unwrap()
+        });
+        a_while();
+        assert!(!drained.is_finished(), "a read was in flight");
+        pipe.write.write_all(b"x").unwrap();
+        drained.join().unwrap();
+        let after = pipe.read.read(0, 1);
+        pipe.write.write_all(b"y").unwrap();
+        assert_eq!(&*after.wait().unwrap(), b"y");
+        drain().unwrap();
+    }
+}
+
+#[test]
 fn an_operation_outlives_the_handle_it_was_asked_of() {
     if is_there() {
         let Pipe { read, mut write } = Pipe::on(Ring::shared().unwrap());
