@@ -194,6 +194,10 @@ impl NewFile for RingGrowingFile {
         })
     }
 
+    fn flush(&mut self) -> io::Result<()> {
+        self.attempt(|this| this.wait_for_appends(0))
+    }
+
     fn sync(&mut self) -> io::Result<()> {
         self.attempt(|this| {
             this.wait_for_appends(0)?;
