@@ -23,7 +23,7 @@ impl<'a> OpenImage<'a> {
     /// [`EngineError::Store`] if there is none, or its record or layers are damaged.
     pub fn open(session: &'a Session, name: &ImageName) -> Result<Self, EngineError> {
         let record = session.image(name)?;
-        let stack = LayerStack::open(session, &record.layer)?;
+        let stack = LayerStack::of_image(session, &record)?;
         Ok(Self {
             session,
             record,

@@ -88,7 +88,7 @@ pub(crate) fn put(
     let parent = parent.map(|name| session.image(&name)).transpose()?;
     let base = parent
         .as_ref()
-        .map(|parent| LayerStack::open(session, &parent.layer))
+        .map(|parent| LayerStack::of_image(session, parent))
         .transpose()?;
     let ingest = Ingest::begin(session)?;
     let recovered_chunks = ingest.recover_abandoned()?;

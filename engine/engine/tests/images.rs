@@ -1,6 +1,10 @@
 //! Images in and out, through the public API: what comes out is what went in.
 
-#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test ends at the first surprise"
+)]
 
 use std::path::Path;
 use tegula_engine::{
@@ -143,4 +147,52 @@ fn an_image_with_chunks_in_two_segments_is_read_across_both() {
     let both = disk(1, &[3, 4, 2]);
     put(&engine, "both", &both, None);
     assert!(get(&engine, "both") == both);
+}
+
+fn files(directory: &Path) -> Vec<std::path::PathBuf> {
+    std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect()
+}
+
+#[expect(clippy::disallowed_methods, reason = "damage does not go through the seam")]
+fn flip_a_bit(path: &Path, from_the_end: usize) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let at = bytes.len() - from_the_end;
+    bytes[at] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn collection_does_not_believe_a_damaged_index() {
+    // In the last row: the id, the segment's number, the slot, the reserved field.
+    for from_the_end in [45, 15, 4, 2] {
+        let (directory, engine) = fresh();
+        let kept = disk(1, &[1]);
+        put(&engine, "kept", &kept, None);
+        put(&engine, "gone", &disk(1, &[5, 6]), None);
+        engine.store().remove(&name("gone")).unwrap();
+        for run in files(&directory.path().join("store/index")) {
+            flip_a_bit(&run, from_the_end);
+        }
+        engine.collect(&Default::default()).unwrap();
+        assert!(
+            get(&engine, "kept") == kept,
+            "a bit {from_the_end} bytes before the end of a run"
+        );
+    }
+}
+
+#[test]
+fn repair_saves_the_chunks_of_a_segment_whose_trailer_is_damaged() {
+    let (directory, engine) = fresh();
+    let kept = disk(1, &[1, 2, 3]);
+    put(&engine, "kept", &kept, None);
+    for segment in files(&directory.path().join("store/segments")) {
+        flip_a_bit(&segment, 10);
+    }
+    let report = engine.repair(None, Task::unattended()).unwrap();
+    assert_eq!((report.salvaged_chunks, report.remaining.len()), (3, 0));
+    assert!(get(&engine, "kept") == kept);
 }

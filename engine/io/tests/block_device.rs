@@ -1,4 +1,4 @@
-//! Disks on a real block device: a loop device, so this takes the superuser and is asked for by name.
+//! Disks on a real block device: a loop device, so this takes the superuser.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -43,7 +43,6 @@ impl Drop for Loop {
 }
 
 #[test]
-#[ignore = "takes a loop device"]
 fn a_block_device_is_written_in_place_and_read_back() {
     const BYTES: u64 = 4 << 20;
     let device = Loop::of(BYTES);

@@ -182,7 +182,7 @@ impl Store {
         self.write_gc_state(&state)
     }
 
-    fn write_gc_state(&self, state: &GcState) -> Result<(), StoreError> {
+    pub(crate) fn write_gc_state(&self, state: &GcState) -> Result<(), StoreError> {
         files::publish(
             self.environment(),
             &paths::gc_state(),
@@ -202,6 +202,8 @@ impl Store {
         if state.condemned_segments.is_empty() && state.condemned_layers.is_empty() {
             return Ok(true);
         }
+        // Whoever wrote it may not have lived to make its name durable: nothing goes before it is.
+        self.write_gc_state(&state)?;
         let segments = state
             .condemned_segments
             .iter()
@@ -289,7 +291,7 @@ fn sorted<T: Ord>(set: HashSet<T>) -> Vec<T> {
 
 /// Marks what all images need; fails if that cannot be known in full.
 fn mark(session: &Session) -> Result<Marked, StoreError> {
-    let index = session.index()?;
+    let index = session.sound_index()?;
     // A run that cannot be used was replaced by tables; a table that cannot be read hides chunks that may be needed.
     // Their segments are never candidates, so what they hide is safe.
     Marked::mark(session, index, &session.images()?)
@@ -302,7 +304,7 @@ fn plan_segments(
     marked: &Marked,
     min_live: f64,
 ) -> Result<Plan, StoreError> {
-    let index = session.index()?;
+    let index = session.sound_index()?;
     let mut plan = Plan::default();
     for (number, bytes) in sealed {
         if index
@@ -327,7 +329,7 @@ fn plan_segments(
             Err(error) if error.is_unreadable() => continue,
             Err(error) => return Err(error),
         };
-        if hides_missing(session, &table, marked) {
+        if hides_missing(&table, marked) {
             continue;
         }
         let survivors = table
@@ -388,12 +390,12 @@ fn is_living(
     }
 }
 
-/// Tells whether a segment has, in quarantine, the only trace of a chunk that is needed.
-fn hides_missing(session: &Session, table: &SegmentTable, marked: &Marked) -> bool {
-    let mut suspects = table
-        .run_rows()
-        .filter(|row| session.quarantine().contains(row.place));
-    !marked.missing.is_empty() && suspects.any(|row| marked.missing.contains(&row.id))
+/// Tells whether a segment has a trace of a chunk that is needed and was found nowhere else: in quarantine, say.
+fn hides_missing(table: &SegmentTable, marked: &Marked) -> bool {
+    table
+        .rows
+        .iter()
+        .any(|row| marked.missing.contains(&row.id))
 }
 
 /// Copies what is needed out of the segments to be rewritten, in stream order, and reads it back. Returns the bytes
@@ -438,11 +440,7 @@ fn read_back(
     moved: &[tegula_format::ChunkId],
 ) -> Result<(), StoreError> {
     let session = store.begin()?;
-    let old: HashSet<_> = plan
-        .rewrite
-        .iter()
-        .map(|(table, _)| table.header.number)
-        .collect();
+    let old: HashSet<_> = plan.segments().map(|(number, _)| number).collect();
     let index = session.index()?;
     for id in moved {
         let row = index
@@ -463,9 +461,9 @@ fn spare(
     if records.is_empty() {
         return Ok(());
     }
-    let index: &Index = session.index()?;
+    let index: &Index = session.sound_index()?;
     for record in records {
-        let stack = crate::LayerStack::open(session, &record.layer)?;
+        let stack = crate::LayerStack::of_image(session, record)?;
         stack
             .layers()
             .iter()

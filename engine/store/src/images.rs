@@ -43,6 +43,10 @@ impl Session {
     ) -> Result<(Vec<ImageRecord>, DamagedRecords), StoreError> {
         let (mut records, mut damage) = (Vec::new(), Vec::new());
         for entry in files::list(self.environment(), paths::IMAGES)? {
+            if !entry.name.ends_with(".image") {
+                // Not ours: somebody's notes, an editor's backup.
+                continue;
+            }
             let path = paths::directory(paths::IMAGES).join(&entry.name);
             let Some(name) = paths::parse_image(&entry.name) else {
                 let reason = "no image has such a file name".to_owned();
@@ -80,7 +84,7 @@ impl Store {
     pub fn rename(&self, from: &ImageName, to: &ImageName) -> Result<ImageRecord, StoreError> {
         let session = self.begin()?;
         let _lock = self.commit_lock()?;
-        let old = session.image(from)?;
+        let old = current_record(&session, from)?;
         finish_rename(&session, &old)?;
         if from == to {
             return Ok(old);
@@ -104,7 +108,7 @@ impl Store {
     pub fn remove(&self, name: &ImageName) -> Result<ImageRecord, StoreError> {
         let session = self.begin()?;
         let _lock = self.commit_lock()?;
-        let record = session.image(name)?;
+        let record = current_record(&session, name)?;
         // First, or the old name would come back when this record is gone.
         finish_rename(&session, &record)?;
         remove_record(self.environment(), name)?;
@@ -166,8 +170,11 @@ impl Store {
         old: &ImageRecord,
         layer: LayerId,
     ) -> Result<ImageRecord, StoreError> {
-        let current = read_record(self.environment(), &old.name)?;
-        if current.as_ref().map(|record| record.id) != Some(old.id) {
+        if current_record(session, &old.name)
+            .map(|record| record.id)
+            .ok()
+            != Some(old.id)
+        {
             return Err(StoreError::ImageChanged {
                 name: old.name.clone(),
             });
@@ -193,6 +200,21 @@ impl Store {
     }
 }
 
+/// Returns the record of an image about to be changed, under the commit lock. What an interrupted rename left under
+/// the old name is taken away: it is no image of its own.
+fn current_record(session: &Session, name: &ImageName) -> Result<ImageRecord, StoreError> {
+    let record = session.image(name)?;
+    // Others may be damaged: that is no reason not to change this one.
+    let (records, _) = session.images_and_damage()?;
+    if records.iter().any(|other| other.id == record.id) {
+        return Ok(record);
+    }
+    remove_record(session.environment(), name)?;
+    Err(StoreError::ImageNotFound {
+        name: name.as_str().to_owned(),
+    })
+}
+
 /// Takes away the old name of an image whose rename was interrupted, under the commit lock.
 fn finish_rename(session: &Session, record: &ImageRecord) -> Result<(), StoreError> {
     let Some(superseded) = record.supersedes else {
@@ -203,10 +225,11 @@ fn finish_rename(session: &Session, record: &ImageRecord) -> Result<(), StoreErr
         let Some(name) = paths::parse_image(&entry.name) else {
             continue;
         };
-        if let Ok(Some(old)) = read_record(environment, &name)
-            && old.id == superseded
-        {
-            remove_record(environment, &name)?;
+        match read_record(environment, &name) {
+            Ok(Some(old)) if old.id == superseded => remove_record(environment, &name)?,
+            // A damaged record cannot be told to be the old one; repair will.
+            Err(error) if !error.is_unreadable() => return Err(error),
+            _ => {}
         }
     }
     Ok(())

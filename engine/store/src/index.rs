@@ -207,6 +207,11 @@ impl Index {
             .flat_map(|run| run.segments.iter().copied())
     }
 
+    /// Checks every run from head to end.
+    pub(crate) fn runs_are_sound(&self) -> bool {
+        self.runs.iter().all(|run| run.sections().verify().is_ok())
+    }
+
     /// Returns how many chunks the index lists, duplicates included.
     pub fn rows(&self) -> usize {
         self.runs.iter().map(|run| run.sections().len()).sum()
@@ -300,6 +305,10 @@ pub(crate) fn tidy(session: &Session, rewrite_all: bool) -> Result<(), StoreErro
     if victims.is_empty() {
         return Ok(());
     }
+    if victims.iter().any(|run| run.sections().verify().is_err()) {
+        // Damaged rows must not be given a new checksum.
+        return rebuild_under_lock(session);
+    }
     merge(environment, &victims, &index.sealed)?;
     for path in victims.iter().filter_map(|run| run.path.as_ref()) {
         files::remove_if_present(environment, path)?;
@@ -381,14 +390,18 @@ fn merged_rows<'a>(
     })
 }
 
-/// Moves every run out of use and makes new ones from the segments' tables.
+/// Makes a new run from the segments' tables and removes all others.
 pub(crate) fn rebuild(session: &Session) -> Result<(), StoreError> {
-    let environment = session.environment();
     let path = paths::index_lock();
-    let _lock = environment
-        .storage
+    let storage = &session.environment().storage;
+    let _lock = storage
         .lock(&path, LockMode::Exclusive)
         .map_err(StoreError::io("lock", &path))?;
+    rebuild_under_lock(session)
+}
+
+fn rebuild_under_lock(session: &Session) -> Result<(), StoreError> {
+    let environment = session.environment();
     let old: Vec<_> = files::list(environment, paths::INDEX)?;
     let index = Index::from_tables(session)?;
     merge(

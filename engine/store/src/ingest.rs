@@ -295,7 +295,7 @@ impl<'a> Ingest<'a> {
     /// a layer of its own if one it lies on is condemned. Returns the epoch it was checked for.
     fn carry_over(&self, record: &mut ImageRecord) -> Result<u64, StoreError> {
         let now = self.session.store().begin()?;
-        let stack = LayerStack::open(self.session, &record.layer)?;
+        let stack = LayerStack::of_image(self.session, record)?;
         for chunk in stack.chunks() {
             let (_, id) = chunk?;
             if now.index()?.lookup(&id).is_none() && !self.has_own(&id) {
@@ -461,7 +461,7 @@ impl Store {
         let session = self.begin()?;
         let ingest = Ingest::begin(&session)?;
         let record = session.image(name)?;
-        let stack = LayerStack::open(&session, &record.layer)?;
+        let stack = LayerStack::of_image(&session, &record)?;
         if stack.layers().len() == 1 {
             return Ok(record);
         }

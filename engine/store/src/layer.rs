@@ -67,6 +67,7 @@ impl Layer {
         }
         let sections = LayerSections::new(header, bytes)?;
         let (data, zero) = (sections.data()?, sections.zero()?);
+        sections.verify_page_checksums()?;
         let checked_pages = (0..sections.pages())
             .map(|_| AtomicBool::new(false))
             .collect();

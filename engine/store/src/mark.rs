@@ -152,7 +152,7 @@ impl Marked {
         let mut marked = Self::default();
         let mut seen: HashMap<LayerId, (Arc<Layer>, BlockSet)> = HashMap::new();
         for record in records {
-            let stack = LayerStack::open(session, &record.layer)?;
+            let stack = LayerStack::of_image(session, record)?;
             for (layer, visible) in stack.layers().iter().zip(stack.visible()) {
                 let (_, blocks) = seen
                     .entry(layer.id())

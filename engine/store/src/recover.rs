@@ -1,7 +1,7 @@
 //! What crashed writers left behind (SPEC 4.5, 12).
 
 use crate::{ChunkDamage, Encoded, Ingest, Session, StoreError, codec, files, paths};
-use tegula_format::{RecordHeader, SEGMENT_DATA_START, SegmentHeader};
+use tegula_format::{Hex, RecordHeader, SEGMENT_DATA_START, SegmentHeader};
 use tegula_io::{Buffer, Lock, LockMode, StorePath};
 
 /// The longest abandoned segment that is looked into. A writer seals well before.
@@ -111,7 +111,7 @@ pub(crate) fn abandoned_in(
                 Some(paths::SegmentFile::Open(_))
             ),
             paths::LOCKS => paths::parse_ingest_lock(&entry.name).is_some(),
-            _ => true,
+            _ => Hex::parse::<16>(&entry.name).is_some(),
         };
         let path = paths::directory(directory).join(&entry.name);
         if !unfinished {

@@ -70,24 +70,36 @@ impl Store {
         self.restore_state(&mut report)?;
         let damage = self.begin()?.verify(Depth::Full, &[], progress)?.damage;
         self.put_in_quarantine(&damage, &mut report)?;
+        if damage.index || !damage.segments.is_empty() {
+            // Before anything is salvaged: a run must not claim that a damaged segment's chunks are there.
+            index::rebuild(&self.begin()?)?;
+            report.index_rebuilt = true;
+        }
         for number in &damage.segments {
             self.salvage(*number, &mut report)?;
+        }
+        if report.quarantined_chunks > 0 || !damage.segments.is_empty() {
+            self.begin_epoch()?;
         }
         let session = self.begin()?;
         report.salvaged_chunks += Ingest::begin(&session)?.recover_abandoned()?;
         drop(session);
-        if damage.index || !damage.segments.is_empty() {
-            index::rebuild(&self.begin()?)?;
-            report.index_rebuilt = true;
-        }
         self.restore_records(&damage.records, repairs.from, &mut report)?;
         if let Some(from) = repairs.from {
             self.restore_layers(from, &mut report)?;
-            self.heal(from, &mut report)?;
         }
+        self.heal(repairs.from, &mut report)?;
         self.set_layers_aside(&damage.layers, &mut report)?;
         report.remaining = self.begin()?.verify(Depth::Fast, &[], progress)?.findings;
         Ok(report)
+    }
+
+    /// Has every writer that began before look again, before it publishes, whether all its image needs is still there.
+    fn begin_epoch(&self) -> Result<(), StoreError> {
+        let _lock = self.commit_lock()?;
+        let mut state = self.read_gc_state()?;
+        state.epoch += 1;
+        self.write_gc_state(&state)
     }
 
     fn put_in_quarantine(
@@ -211,20 +223,27 @@ impl Store {
         Ok(())
     }
 
-    /// Stores again, from another store, every chunk that an image needs and that is nowhere whole.
-    fn heal(&self, from: &Store, report: &mut RepairReport) -> Result<(), StoreError> {
+    /// Stores again every chunk that an image needs and that is nowhere whole: from a copy that was about to be
+    /// collected, or from another store.
+    fn heal(&self, from: Option<&Self>, report: &mut RepairReport) -> Result<(), StoreError> {
         let session = self.begin()?;
-        let theirs = from.begin()?;
+        let theirs = from.map(Self::begin).transpose()?;
         let ingest = Ingest::begin(&session)?;
         for id in missing_chunks(&session)? {
-            match theirs.read_chunk(&id) {
-                Ok(block) if !ingest.has_or_claim(&id) => {
-                    ingest.store(&ingest.compress(id, &block))?;
-                    report.healed_chunks += 1;
-                }
-                Ok(_) => {}
-                Err(error) if error.is_unreadable() => {}
-                Err(error) => return Err(error),
+            let condemned = session.tables()?.lookup_even_condemned(&id);
+            let mut block = condemned.and_then(|row| session.read_chunk_at(&row).ok());
+            if let (None, Some(theirs)) = (&block, &theirs) {
+                block = match theirs.read_chunk(&id) {
+                    Ok(block) => Some(block),
+                    Err(error) if error.is_corruption() => None,
+                    Err(error) => return Err(error),
+                };
+            }
+            if let Some(block) = block
+                && !ingest.has_or_claim(&id)
+            {
+                ingest.store(&ingest.compress(id, &block))?;
+                report.healed_chunks += 1;
             }
         }
         ingest.seal_all()
@@ -236,7 +255,7 @@ fn missing_chunks(session: &Session) -> Result<Vec<ChunkId>, StoreError> {
     let mut missing = HashSet::new();
     let (records, _) = session.images_and_damage()?;
     for record in records {
-        let stack = match LayerStack::open(session, &record.layer) {
+        let stack = match LayerStack::of_image(session, &record) {
             Ok(stack) => stack,
             Err(error) if error.is_unreadable() => continue,
             Err(error) => return Err(error),

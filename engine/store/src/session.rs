@@ -124,6 +124,16 @@ impl Session {
         }
     }
 
+    /// Returns an index every row of which is known to be right: the runs if all of them are whole, else one made from
+    /// the segments' own tables. For deciding what may be removed, where a wrong row would cost a chunk.
+    pub(crate) fn sound_index(&self) -> Result<&Index, StoreError> {
+        let index = self.index()?;
+        match index.runs_are_sound() {
+            true => Ok(index),
+            false => self.tables(),
+        }
+    }
+
     /// Finds where a chunk stands, for reading it.
     ///
     /// # Errors
@@ -183,12 +193,9 @@ impl Session {
         match self.read_chunk_at(&row) {
             // The row may be what is damaged: the segment's own table decides.
             Err(first) => {
-                let checked = self.locate_by_tables(id)?;
-                if checked == row {
-                    Err(first)
-                } else {
-                    self.read_chunk_at(&checked)
-                }
+                let others = self.tables()?.places(id).filter(|other| *other != row);
+                let mut whole = others.filter_map(|other| self.read_chunk_at(&other).ok());
+                whole.next().ok_or(first)
             }
             read => read,
         }

@@ -3,7 +3,7 @@
 use crate::{Layer, Session, StoreError};
 use std::collections::HashSet;
 use std::sync::Arc;
-use tegula_format::{BlockIndex, BlockSet, BlockSize, Blocks, ChunkId, LayerId};
+use tegula_format::{BlockIndex, BlockSet, BlockSize, Blocks, ChunkId, ImageRecord, LayerId};
 
 /// A stack deeper than this is coalesced by the next writer that comes by.
 pub const STACK_DEPTH_MAX: usize = 16;
@@ -40,10 +40,32 @@ impl LayerStack {
         while let Some(id) = next {
             let layer = Layer::open(session.environment(), &id)?;
             check_below(layers.last(), &layer)?;
+            check_block_size(&layer, session.block_size())?;
             next = layer.summary().parent;
             layers.push(Arc::new(layer));
         }
         Ok(Self::merge(layers))
+    }
+
+    /// Opens the map of an image, and makes sure it is as long as the image's record says.
+    ///
+    /// # Errors
+    /// As for [`Self::open`]; [`StoreError::Corrupt`] names the record if the two do not fit.
+    pub fn of_image(session: &Session, record: &ImageRecord) -> Result<Self, StoreError> {
+        let stack = Self::open(session, &record.layer)?;
+        if stack.virtual_size() == record.virtual_size && stack.block_size() == record.block_size {
+            return Ok(stack);
+        }
+        let source = tegula_format::Corruption::Field {
+            what: tegula_format::Structure::ImageRecord,
+            field: "virtual_size",
+            found: record.virtual_size,
+            expected: "the length of its layer",
+        };
+        Err(StoreError::Corrupt {
+            path: crate::paths::image(&record.name),
+            source,
+        })
     }
 
     fn merge(layers: Vec<Arc<Layer>>) -> Self {
@@ -210,6 +232,24 @@ impl LayerStack {
         }
         blocks
     }
+}
+
+/// Refuses a layer whose blocks are not of the store's size.
+fn check_block_size(layer: &Layer, expected: BlockSize) -> Result<(), StoreError> {
+    let found = layer.summary().block_size;
+    if found == expected {
+        return Ok(());
+    }
+    let source = tegula_format::Corruption::Field {
+        what: tegula_format::Structure::Layer,
+        field: "block_size_log2",
+        found: u64::from(found.log2()),
+        expected: "the store's",
+    };
+    Err(StoreError::Corrupt {
+        path: crate::paths::layer(&layer.id()),
+        source,
+    })
 }
 
 /// Refuses a layer that the one above it cannot stand on.

@@ -137,7 +137,7 @@ impl Session {
         let mut stacks = Vec::new();
         for record in records {
             result.images += 1;
-            match LayerStack::open(self, &record.layer) {
+            match LayerStack::of_image(self, record) {
                 Ok(stack) => stacks.push((record.clone(), stack)),
                 Err(error) if error.is_unreadable() => {
                     let path = path_of(&error).unwrap_or_else(|| paths::layer(&record.layer));
@@ -283,6 +283,9 @@ impl Session {
             let path = path_of(error).unwrap_or_else(|| paths::directory(paths::INDEX));
             result.findings.push(derived(&path, chain(error)));
         }
+        let table_rows = |segment| {
+            SegmentTable::read(self, segment).map_or(Vec::new(), |table| table.run_rows().collect())
+        };
         let mut expected: HashMap<SegmentNumber, Vec<RunRow>> = HashMap::new();
         for run in &index.runs {
             let Some(path) = &run.path else { continue };
@@ -298,10 +301,9 @@ impl Session {
                 if !index.sealed.contains(row.place.segment.get()) {
                     continue;
                 }
-                let rows = expected.entry(row.place.segment).or_insert_with(|| {
-                    SegmentTable::read(self, row.place.segment)
-                        .map_or(Vec::new(), |table| table.run_rows().collect())
-                });
+                let rows = expected
+                    .entry(row.place.segment)
+                    .or_insert_with(|| table_rows(row.place.segment));
                 *counts.entry(row.place.segment).or_default() += 1;
                 if !rows.is_empty() && rows.get(usize::from(row.place.slot.get())) != Some(&row) {
                     wrong.get_or_insert(format!(
@@ -309,6 +311,15 @@ impl Session {
                         row.id
                     ));
                 }
+            }
+            for segment in run
+                .segments
+                .iter()
+                .filter(|segment| index.sealed.contains(segment.get()))
+            {
+                expected
+                    .entry(*segment)
+                    .or_insert_with(|| table_rows(*segment));
             }
             let short = run.segments.iter().find(|segment| {
                 expected.get(segment).is_some_and(|rows| {

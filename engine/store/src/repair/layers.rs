@@ -19,7 +19,7 @@ impl Store {
         let session = self.begin()?;
         let (records, _) = session.images_and_damage()?;
         for record in records {
-            let sound = LayerStack::open(&session, &record.layer)
+            let sound = LayerStack::of_image(&session, &record)
                 .and_then(|stack| stack.layers().iter().try_for_each(|layer| layer.verify()));
             match sound {
                 Ok(()) => continue,
@@ -54,7 +54,7 @@ impl Store {
         }
         let mut needed = HashSet::new();
         for record in records {
-            match LayerStack::open(&session, &record.layer) {
+            match LayerStack::of_image(&session, &record) {
                 Ok(stack) => needed.extend(stack.layers().iter().map(|layer| layer.id())),
                 // What lies below the layer that cannot be read is not known.
                 Err(error) if error.is_unreadable() => return Ok(()),

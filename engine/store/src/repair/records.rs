@@ -139,6 +139,11 @@ impl Store {
         // A copy is kept before the damaged file is replaced.
         self.keep_copy(&path, bytes, report)?;
         let _lock = self.commit_lock()?;
+        let now = files::read_if_present(self.environment(), &path)?;
+        if now.as_deref() != Some(bytes) {
+            // Somebody has put the image again meanwhile.
+            return Ok(true);
+        }
         files::publish(
             self.environment(),
             &path,
