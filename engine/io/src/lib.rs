@@ -21,6 +21,8 @@ mod source;
 mod storage;
 mod target;
 mod tree;
+#[cfg(feature = "io-uring")]
+pub mod uring;
 
 pub use buffer::Buffer;
 pub use clock::{Clock, SystemClock};
@@ -36,3 +38,5 @@ pub use storage::{
     Backend, Entry, Existing, Lock, LockMode, Mapped, NewFile, Storage, StorePath, StoredFile,
 };
 pub use target::{TargetError, TargetFile};
+#[cfg(feature = "io-uring")]
+pub use uring::UringStorage;

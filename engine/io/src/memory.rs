@@ -3,7 +3,7 @@
 //! With the feature `shuttle` its lock is shuttle's: every operation is then a point where shuttle's scheduler may let
 //! another thread run, and it works only inside a shuttle execution.
 
-use crate::tree::{FileId, Tree, read_range};
+use crate::tree::{FileId, Shown, Tree, read_range};
 use crate::{
     Backend, Buffer, Entry, Existing, Lock, LockMode, Mapped, NewFile, Pending, Storage, StorePath,
     StoredFile,
@@ -173,15 +173,6 @@ impl StoredFile for FinishedFile {
     fn map(&self) -> io::Result<Mapped> {
         drop(self.storage.tree());
         Ok(Mapped::new(Shown(std::sync::Arc::clone(&self.bytes))))
-    }
-}
-
-/// Shared bytes as a map shows them.
-pub(crate) struct Shown(pub(crate) std::sync::Arc<Vec<u8>>);
-
-impl AsRef<[u8]> for Shown {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
     }
 }
 

@@ -47,6 +47,17 @@ pub fn open_storage(
     }
 }
 
+#[cfg(feature = "io-uring")]
+fn ring() -> io::Result<()> {
+    crate::uring::probe()
+}
+
+#[cfg(feature = "io-uring")]
+fn through_the_ring(root: &Path) -> io::Result<Arc<dyn Storage>> {
+    Ok(Arc::new(crate::UringStorage::open(root)?))
+}
+
+#[cfg(not(feature = "io-uring"))]
 fn ring() -> io::Result<()> {
     Err(io::Error::new(
         io::ErrorKind::Unsupported,
@@ -54,6 +65,46 @@ fn ring() -> io::Result<()> {
     ))
 }
 
+#[cfg(not(feature = "io-uring"))]
 fn through_the_ring(_root: &Path) -> io::Result<Arc<dyn Storage>> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Backend;
+
+    #[test]
+    fn the_preferred_backend_is_opened_or_it_is_said_why_not() {
+        let place = tempfile::tempdir().unwrap();
+        let open = |preference| open_storage(place.path(), preference);
+
+        let (blocking, notice) = open(BackendPreference::Blocking).unwrap();
+        assert_eq!((blocking.backend(), notice), (Backend::Blocking, None));
+
+        let (any, notice) = open(BackendPreference::Auto).unwrap();
+        match (ring(), open(BackendPreference::IoUring)) {
+            (Ok(()), asked) => {
+                assert_eq!((any.backend(), notice), (Backend::IoUring, None));
+                assert_eq!(asked.unwrap().0.backend(), Backend::IoUring);
+            }
+            (Err(reason), asked) => {
+                assert_eq!(any.backend(), Backend::Blocking);
+                let expected =
+                    format!("io_uring is not available ({reason}); using blocking files");
+                assert_eq!(notice.unwrap(), expected);
+                assert_eq!(asked.unwrap_err().kind(), io::ErrorKind::Unsupported);
+            }
+        }
+    }
+
+    #[test]
+    fn a_place_that_is_not_there_is_not_found_whatever_the_preference() {
+        let place = tempfile::tempdir().unwrap();
+        for preference in [BackendPreference::Auto, BackendPreference::Blocking] {
+            let error = open_storage(&place.path().join("absent"), preference).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        }
+    }
 }

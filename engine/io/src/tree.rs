@@ -257,6 +257,15 @@ pub(crate) fn read_range(bytes: &[u8], offset: u64, length: usize) -> io::Result
         .ok_or_else(|| past_the_end(offset, length, bytes.len() as u64))
 }
 
+/// Shared bytes as a map shows them.
+pub(crate) struct Shown(pub(crate) Arc<Vec<u8>>);
+
+impl AsRef<[u8]> for Shown {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

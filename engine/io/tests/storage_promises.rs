@@ -25,6 +25,17 @@ fn blocking_files_keep_the_promises() {
 }
 
 #[test]
+#[cfg(feature = "io-uring")]
+fn the_ring_keeps_the_promises() {
+    match tegula_io::uring::probe() {
+        Ok(()) => keep_the_promises(|root| {
+            Arc::new(tegula_io::UringStorage::open(root).expect("a directory is opened"))
+        }),
+        Err(reason) => eprintln!("io_uring is not available ({reason}): not tested"),
+    }
+}
+
+#[test]
 fn the_simulated_disk_keeps_the_promises() {
     let make = || -> Arc<dyn Storage> { Arc::new(SimDisk::new()) };
     conformance::run(&make);

@@ -1,7 +1,7 @@
 //! The rules of the simulated disk, each as the smallest history that shows it.
 
 use super::*;
-use crate::{Random, SeededRandom};
+use crate::{Buffer, Existing, LockMode, NewFile, Random, SeededRandom, Storage};
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 
