@@ -31,7 +31,7 @@ pub(crate) struct Gc {
     min_live: f64,
 
     /// How long to wait for commands that began before
-    #[arg(long, value_name = "SECONDS", default_value_t = CollectOptions::default().patience.as_secs())]
+    #[arg(long, value_name = "SECONDS", default_value_t = CollectOptions::default().patience.as_secs(), allow_negative_numbers = true)]
     wait: u64,
 }
 

@@ -1,5 +1,6 @@
 //! What the tests share: the program, a fresh store, disks with known content.
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -9,6 +10,9 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 pub(crate) const BLOCK: u64 = 65_536;
+
+/// How long anything may take before a test gives it up.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A directory of its own with a store in it, and the program to run on it.
 pub(crate) struct World {
@@ -223,8 +227,14 @@ impl Ran {
 
     /// Waits for a run that was begun.
     pub(crate) fn wait(child: Child) -> Self {
-        let output = child.wait_with_output().expect("the program ends");
-        Self::ended("(begun before)".to_owned(), output)
+        let process = Pid::from_child(&child);
+        let (sender, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || sender.send(child.wait_with_output()));
+        let output = ended.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+            let _ = kill_process(process, Signal::KILL);
+            panic!("the program does not end");
+        });
+        Self::ended("(begun before)".to_owned(), output.unwrap())
     }
 
     #[track_caller]
@@ -295,7 +305,7 @@ pub(crate) fn listing(directory: &Path) -> Vec<(PathBuf, u64)> {
 pub(crate) fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !so() {
-        assert!(start.elapsed() < Duration::from_secs(120), "{what}: never");
+        assert!(start.elapsed() < PATIENCE, "{what}: never");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
