@@ -85,7 +85,7 @@ pub enum EngineError {
         source: io::Error,
     },
     /// The blocks that were read do not make up the image that was asked for.
-    #[error("image {name:?} has digest {expected}, its blocks give {found}")]
+    #[error("image {:?} has digest {expected}, its blocks give {found}", name.as_str())]
     DigestMismatch {
         /// The image.
         name: ImageName,

@@ -20,11 +20,11 @@ const READ_BYTES: usize = 1 << 20;
 /// Unneeded bytes between two records that are read along rather than skipped.
 const GAP_BYTES: u64 = 64 << 10;
 
-/// Reads in a window of the pipeline: what is read ahead while another window is decoded.
-const WINDOW_READS: usize = 16;
+/// Bytes in a window of the pipeline: what is read ahead while another window is decoded.
+const WINDOW_BYTES: usize = 16 << 20;
 
-/// Blocks that are decoded together when they are written in order.
-const STREAM_BLOCKS: usize = 256;
+/// Bytes that are decoded in one step when they are written in order.
+const PIECE_BYTES: usize = 2 << 20;
 
 /// Where an image goes.
 pub enum Destination<'a> {
@@ -359,6 +359,7 @@ fn write_blocks(
     let record = image.record();
     let (block_size, virtual_size) = (record.block_size, record.virtual_size);
     let mut feeder = Feeder::new(image);
+    let window_reads = WINDOW_BYTES / READ_BYTES.max(block_size.as_usize());
     let mut queue: Vec<Read> = Vec::new();
     let mut written = 0;
     workers.pipeline(
@@ -373,7 +374,7 @@ fn write_blocks(
                 queue = plan_reads(image.session(), &blocks)?;
                 queue.reverse();
             }
-            let mut window = queue.split_off(queue.len().saturating_sub(WINDOW_READS));
+            let mut window = queue.split_off(queue.len().saturating_sub(window_reads));
             window.reverse();
             window
                 .iter_mut()
@@ -503,6 +504,7 @@ fn get_stream(
     let mut feeder = Feeder::new(image);
     let mut walked = 0;
     let (mut written, mut position) = (0, 0);
+    let piece_blocks = (PIECE_BYTES / block_size.as_usize()).max(1);
     let zeros = Buffer::zeroed(block_size.as_usize());
     let mut emit = |bytes: &[u8]| -> Result<(), EngineError> {
         let write_failed = |source| EngineError::WriteTarget {
@@ -518,8 +520,8 @@ fn get_stream(
         || {
             task.check()?;
             let mut window = Vec::new();
-            while window.len() < 8 {
-                let Some(blocks) = feeder.next_blocks(STREAM_BLOCKS / 8)? else {
+            while window.len() < WINDOW_BYTES / PIECE_BYTES.max(block_size.as_usize()) {
+                let Some(blocks) = feeder.next_blocks(piece_blocks)? else {
                     break;
                 };
                 let mut reads = plan_reads(image.session(), &blocks)?;

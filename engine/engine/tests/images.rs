@@ -156,7 +156,10 @@ fn files(directory: &Path) -> Vec<std::path::PathBuf> {
         .collect()
 }
 
-#[expect(clippy::disallowed_methods, reason = "damage does not go through the seam")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "damage does not go through the seam"
+)]
 fn flip_a_bit(path: &Path, from_the_end: usize) {
     let mut bytes = std::fs::read(path).unwrap();
     let at = bytes.len() - from_the_end;

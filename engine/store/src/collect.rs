@@ -124,20 +124,48 @@ impl Store {
                 ..done
             });
         }
-        if !plan.is_empty() {
-            let written = move_survivors(&session, &plan, &marked)?;
-            self.condemn(&plan, &marked)?;
-            done.freed_bytes = done.freed_bytes.saturating_sub(written);
-        }
         // Our own session is one of those that removal waits for.
         drop(session);
-        self.remove_condemned(options.patience, &mut done)?;
-        let rewritten = plan.rewrite.len() as u64;
-        done.segments_rewritten = rewritten.min(done.segments_removed);
-        done.segments_removed -= done.segments_rewritten;
+        // What is dead goes first: on a full disk that makes the room that moving survivors takes.
+        let rewrite = std::mem::take(&mut plan.rewrite);
+        if !plan.is_empty() {
+            self.condemn(&plan, &marked)?;
+            self.remove_condemned(options.patience, &mut done)?;
+        }
         self.remove_abandoned(&mut done)?;
+        if done.pending_bytes == 0 && !rewrite.is_empty() {
+            self.rewrite(rewrite, &marked, options.patience, &mut done)?;
+        }
         index::tidy(&self.begin()?, false)?;
         Ok(done)
+    }
+
+    /// Moves the survivors of segments, then removes these. A segment with a damaged survivor stays as it is.
+    fn rewrite(
+        &self,
+        mut tables: Vec<(SegmentTable, u64)>,
+        marked: &Marked,
+        patience: Duration,
+        done: &mut Collection,
+    ) -> Result<(), StoreError> {
+        let session = self.begin()?;
+        tables.retain(|(table, _)| survivors_are_whole(&session, table, marked));
+        let plan = Plan {
+            rewrite: tables,
+            ..Plan::default()
+        };
+        if plan.is_empty() {
+            return Ok(());
+        }
+        let written = move_survivors(&session, &plan, marked)?;
+        self.condemn(&plan, marked)?;
+        drop(session);
+        let mut removed = Collection::default();
+        self.remove_condemned(patience, &mut removed)?;
+        done.segments_rewritten = removed.segments_removed;
+        done.pending_bytes = removed.pending_bytes;
+        done.freed_bytes = (done.freed_bytes + removed.freed_bytes).saturating_sub(written);
+        Ok(())
     }
 
     /// Returns the ingests that are under way.
@@ -183,6 +211,11 @@ impl Store {
     }
 
     pub(crate) fn write_gc_state(&self, state: &GcState) -> Result<(), StoreError> {
+        // The epoch's lock is there before the epoch is: a store that cannot be written to can then still be read.
+        let path = paths::epoch_lock(state.epoch);
+        let lock = self.environment().storage.try_lock(&path, LockMode::Shared);
+        drop(lock.map_err(StoreError::io("lock", &path))?);
+        files::sync_directory(self.environment(), &paths::directory(paths::LOCKS))?;
         files::publish(
             self.environment(),
             &paths::gc_state(),
@@ -329,7 +362,7 @@ fn plan_segments(
             Err(error) if error.is_unreadable() => continue,
             Err(error) => return Err(error),
         };
-        if hides_missing(&table, marked) {
+        if hides_missing(&table, marked) || !kept_copies_are_whole(session, &table, marked)? {
             continue;
         }
         let survivors = table
@@ -396,6 +429,30 @@ fn hides_missing(table: &SegmentTable, marked: &Marked) -> bool {
         .rows
         .iter()
         .any(|row| marked.missing.contains(&row.id))
+}
+
+/// Checks, for every needed chunk that a segment has a second copy of, the copy that is to be kept.
+fn kept_copies_are_whole(
+    session: &Session,
+    table: &SegmentTable,
+    marked: &Marked,
+) -> Result<bool, StoreError> {
+    let index = session.sound_index()?;
+    let mut kept = table
+        .run_rows()
+        .filter(|row| !marked.places.contains(row.place))
+        .filter_map(|row| {
+            let kept = index.lookup(&row.id)?;
+            marked.places.contains(kept.place).then_some(kept)
+        });
+    Ok(kept.all(|row| session.read_chunk_at(&row).is_ok()))
+}
+
+fn survivors_are_whole(session: &Session, table: &SegmentTable, marked: &Marked) -> bool {
+    let mut survivors = table
+        .run_rows()
+        .filter(|row| marked.places.contains(row.place));
+    survivors.all(|row| session.read_chunk_at(&row).is_ok())
 }
 
 /// Copies what is needed out of the segments to be rewritten, in stream order, and reads it back. Returns the bytes

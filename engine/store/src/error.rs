@@ -50,13 +50,13 @@ pub enum StoreError {
         name: String,
     },
     /// There is an image of that name already.
-    #[error("there is an image {name:?} already")]
+    #[error("there is an image {:?} already", name.as_str())]
     ImageExists {
         /// The name.
         name: ImageName,
     },
     /// The image was replaced, renamed or removed by somebody else meanwhile.
-    #[error("image {name:?} was changed by somebody else meanwhile")]
+    #[error("image {:?} was changed by somebody else meanwhile", name.as_str())]
     ImageChanged {
         /// The name.
         name: ImageName,

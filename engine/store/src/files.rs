@@ -154,6 +154,9 @@ pub(crate) fn remove_if_present(
     }
 }
 
+/// The action in the error of a failed [`sync_directory`].
+pub(crate) const SYNC_DIRECTORY: &str = "sync directory";
+
 pub(crate) fn sync_directory(
     environment: &Environment,
     path: &StorePath,
@@ -161,7 +164,7 @@ pub(crate) fn sync_directory(
     environment
         .storage
         .sync_directory(path)
-        .map_err(StoreError::io("sync directory", path))
+        .map_err(StoreError::io(SYNC_DIRECTORY, path))
 }
 
 pub(crate) fn list(

@@ -122,6 +122,16 @@ impl Store {
         record: &ImageRecord,
     ) -> Result<(), StoreError> {
         match self.publish_record(record, Existing::Refuse) {
+            // It stands under its name, but nobody knows for how long: an image that was not acknowledged shall not be.
+            Err(
+                error @ StoreError::Io {
+                    action: files::SYNC_DIRECTORY,
+                    ..
+                },
+            ) => {
+                files::remove_if_present(self.environment(), &paths::image(&record.name))?;
+                Err(error)
+            }
             Err(StoreError::Io { source, .. })
                 if source.kind() == std::io::ErrorKind::AlreadyExists =>
             {

@@ -127,7 +127,8 @@ impl Store {
 
     pub(crate) fn read_gc_state(&self) -> Result<GcState, StoreError> {
         let path = paths::gc_state();
-        let bytes = files::read_whole(&self.environment, &path)?;
+        // Every store was made with one: without it nobody knows what may be removed.
+        let bytes = files::read_if_present(&self.environment, &path)?.unwrap_or_default();
         GcState::decode(&bytes).map_err(StoreError::corrupt(&path))
     }
 }

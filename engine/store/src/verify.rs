@@ -150,6 +150,7 @@ impl Session {
         let ids: HashSet<_> = match all {
             true => layer::list_layers(self.environment())?
                 .into_iter()
+                .filter(|id| !self.state().condemns_layer(id))
                 .collect(),
             false => stacks
                 .iter()
@@ -199,7 +200,9 @@ impl Session {
         progress: &(dyn Fn(u64, u64) + Sync),
         result: &mut Verification,
     ) -> Result<(), StoreError> {
-        let sealed = list_sealed(self.environment())?;
+        let mut sealed = list_sealed(self.environment())?;
+        // What is condemned may go at any moment, and nobody reads it any more.
+        sealed.retain(|(number, _)| !self.state().condemns_segment(*number));
         let total: u64 = sealed.iter().map(|(_, bytes)| bytes).sum();
         let done = std::sync::atomic::AtomicU64::new(0);
         let checks: Result<Vec<_>, StoreError> = sealed

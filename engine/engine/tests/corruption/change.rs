@@ -270,7 +270,7 @@ fn other_names(path: &str) -> impl Iterator<Item = String> {
         Some("images") => vec![
             "images/0.image".to_owned(),
             "images/zzz.image".to_owned(),
-            "images/not an image".to_owned(),
+            "images/-.image".to_owned(),
         ],
         _ => Vec::new(),
     };

@@ -4,7 +4,6 @@ use super::RepairReport;
 use crate::segment::list_sealed;
 use crate::{Store, StoreError, files, paths, session};
 use tegula_format::GcState;
-use tegula_io::Existing;
 
 impl Store {
     /// Begins anew whichever of the two cannot be read. Under the collection lock.
@@ -16,7 +15,7 @@ impl Store {
         let environment = self.environment();
         match self.read_gc_state() {
             Err(error) if error.is_corruption() || error.is_not_found() => {
-                if !error.is_not_found() {
+                if environment.storage.open(&paths::gc_state()).is_ok() {
                     self.move_aside(&paths::gc_state(), report)?;
                 }
                 let locks = files::list(environment, paths::LOCKS)?;
@@ -29,12 +28,7 @@ impl Store {
                     segment_floor: highest.map_or(0, |number| number.get()),
                     ..GcState::default()
                 };
-                files::publish(
-                    environment,
-                    &paths::gc_state(),
-                    &state.encode(),
-                    Existing::Replace,
-                )?;
+                self.write_gc_state(&state)?;
                 report.state_restored = true;
             }
             other => drop(other?),
