@@ -12,7 +12,10 @@ use crate::{
 };
 use std::collections::HashSet;
 use std::time::Duration;
-use tegula_format::{Codec, GcState, ImageRecord, IngestId, LayerId, RecordHeader, SegmentNumber};
+use tegula_format::{
+    Codec, Corruption, GcState, ImageRecord, IngestId, LayerId, RecordHeader, SegmentNumber,
+    Structure,
+};
 use tegula_io::{Existing, LockMode};
 
 /// How a collection is to go about it.
@@ -201,7 +204,7 @@ impl Store {
             .collect();
         spare(&session, &new, &mut segments, &mut layers)?;
         let mut state = session.state().clone();
-        state.epoch += 1;
+        state.epoch = following(state.epoch)?;
         let sealed = list_sealed(self.environment())?;
         let highest = sealed.last().map_or(0, |(number, _)| number.get());
         state.segment_floor = state.segment_floor.max(highest);
@@ -314,6 +317,19 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// Returns the epoch after this one. There are more than anybody can use up: the last is a damaged or hostile state's,
+/// and after it removal would not know any more who began before.
+fn following(epoch: u64) -> Result<u64, StoreError> {
+    epoch.checked_add(1).ok_or_else(|| {
+        StoreError::corrupt(&paths::gc_state())(Corruption::Field {
+            what: Structure::GcState,
+            field: "epoch",
+            found: epoch,
+            expected: "less than 2^64 - 1",
+        })
+    })
 }
 
 fn sorted<T: Ord>(set: HashSet<T>) -> Vec<T> {

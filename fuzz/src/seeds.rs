@@ -1,0 +1,395 @@
+//! What every target starts from: valid inputs made by the real encoders, and some that nearly are.
+
+use crate::world::{self, BLOCK, WORLD};
+use tegula_format::{
+    BlockIndex, BlockSet, BlockSize, ChunkId, GcState, ImageDigest, ImageName, ImageRecord,
+    IngestId, LayerId, LayerParts, ParentReference, Place, QuarantineList, RecordId, RunRow,
+    SegmentHeader, SegmentNumber, Slot, StoreConfig, StoreId, encode_record, encode_run,
+};
+use tegula_store::compress;
+
+/// Store configurations.
+pub fn store_config() -> Vec<Vec<u8>> {
+    let config = |log2, zstd_level| StoreConfig {
+        id: StoreId::from_bytes([7; 16]),
+        block_size: BlockSize::from_log2(log2).unwrap(),
+        zstd_level,
+        created_at_us: -1,
+    };
+    let mut seeds: Vec<_> = [(12, 1), (16, -7), (22, 19)]
+        .map(|(log2, level)| config(log2, level).encode())
+        .to_vec();
+    with_a_later_version(&mut seeds);
+    seeds
+}
+
+/// Collection states.
+pub fn gc_state() -> Vec<Vec<u8>> {
+    let state = |epoch, segments: &[u32], layers: &[u8]| GcState {
+        epoch,
+        segment_floor: 3,
+        condemned_segments: segments.iter().copied().map(SegmentNumber::new).collect(),
+        condemned_layers: layers
+            .iter()
+            .map(|byte| LayerId::from_bytes([*byte; 32]))
+            .collect(),
+    };
+    let mut seeds = vec![
+        state(0, &[], &[]).encode(),
+        state(1, &[1, 2, u32::MAX], &[1, 255]).encode(),
+        state(u64::MAX, &[], &[9]).encode(),
+    ];
+    with_a_later_version(&mut seeds);
+    seeds
+}
+
+/// Quarantine lists.
+pub fn quarantine() -> Vec<Vec<u8>> {
+    let list = |ordinals: &[u64]| QuarantineList {
+        places: ordinals
+            .iter()
+            .map(|ordinal| Place::from_ordinal(*ordinal).unwrap())
+            .collect(),
+    };
+    vec![
+        list(&[]).encode(),
+        list(&[0, 1, 0x1_0000, 0xffff_ffff_ffff]).encode(),
+    ]
+}
+
+/// Image records.
+pub fn image_record() -> Vec<Vec<u8>> {
+    let full = ImageRecord {
+        id: RecordId::from_bytes([1; 16]),
+        name: world::name("roof (draft) 7"),
+        virtual_size: 10 * BLOCK as u64 - 1,
+        block_size: BlockSize::MIN,
+        digest: ImageDigest::from_bytes([2; 32]),
+        layer: LayerId::from_bytes([3; 32]),
+        parent: None,
+        supersedes: None,
+        data_blocks: 10,
+        created_at_us: 1_800_000_000_000_000,
+    };
+    let child = ImageRecord {
+        name: ImageName::parse("Dächer/2".replace('/', " ").as_str()).unwrap(),
+        parent: Some(ParentReference {
+            name: world::name("roof"),
+            digest: ImageDigest::from_bytes([4; 32]),
+        }),
+        supersedes: Some(RecordId::from_bytes([5; 16])),
+        ..full.clone()
+    };
+    let mut seeds = vec![full.encode(), child.encode()];
+    with_a_later_version(&mut seeds);
+    seeds
+}
+
+/// Names, good and bad.
+pub fn image_name() -> Vec<Vec<u8>> {
+    let long = "n".repeat(201);
+    let names = [
+        "roof",
+        "Dächer 2.0",
+        "a/b",
+        ".hidden",
+        "-v",
+        " x",
+        "x ",
+        "\u{202e}txt",
+        "\u{0}",
+        "..",
+        "\u{feff}",
+        "x\u{2066}",
+        &long,
+    ];
+    let mut seeds: Vec<_> = names.iter().map(|name| name.as_bytes().to_vec()).collect();
+    seeds.push(vec![0xff, 0xfe, b'x']);
+    seeds.push(Vec::new());
+    seeds
+}
+
+/// A structure of each kind.
+pub fn envelope() -> Vec<Vec<u8>> {
+    let kinds = [
+        store_config,
+        gc_state,
+        quarantine,
+        image_record,
+        segment_header,
+        run,
+        layer,
+    ];
+    kinds
+        .iter()
+        .filter_map(|seeds| seeds().into_iter().next())
+        .collect()
+}
+
+/// Sets of blocks in every form a serialized bitmap has.
+pub fn block_set() -> Vec<Vec<u8>> {
+    let few: BlockSet = [0, 5, 65_535, 65_536, u32::MAX]
+        .map(BlockIndex::new)
+        .into_iter()
+        .collect();
+    let every_other: BlockSet = (0..20_000).step_by(2).map(BlockIndex::new).collect();
+    let mut runs = BlockSet::new();
+    runs.insert_range(3..70_000);
+    runs.insert_range(200_000..200_001);
+    let mut all = BlockSet::new();
+    all.insert_range(0..1 << 32);
+    // The whole range in runs is half a mebibyte: a seed need not be.
+    all.truncate(5 << 16);
+    [BlockSet::new(), few, every_other, runs, all]
+        .map(|set| set.encode())
+        .to_vec()
+}
+
+/// Heads of segments.
+pub fn segment_header() -> Vec<Vec<u8>> {
+    let header = SegmentHeader {
+        store: StoreId::from_bytes([7; 16]),
+        number: SegmentNumber::new(3),
+        block_size: BlockSize::MIN,
+        ingest: IngestId::from_bytes([8; 16]),
+    };
+    let mut seeds = vec![header.encode(), [header.encode(), vec![1, 2, 3]].concat()];
+    with_a_later_version(&mut seeds);
+    seeds
+}
+
+/// Whole segments, short of their records' payload.
+pub fn segment_table() -> Vec<Vec<u8>> {
+    let header = &segment_header()[0];
+    let mut sealed = header.clone();
+    let mut rows = Vec::new();
+    for kind in [10, 11, 12] {
+        let block = world::block(kind);
+        let chunk = compress(ChunkId::of(&block), &block, 1);
+        rows.push(tegula_format::TocRow {
+            id: chunk.id,
+            offset: u32::try_from(sealed.len()).unwrap(),
+            stored_length: chunk.stored_length,
+            codec: chunk.codec,
+        });
+        sealed.extend_from_slice(&chunk.record);
+    }
+    let seal = |mut bytes: Vec<u8>, rows: &[tegula_format::TocRow]| {
+        let end = u32::try_from(bytes.len()).unwrap();
+        let toc = tegula_format::encode_toc(rows, end, BlockSize::MIN);
+        bytes.extend_from_slice(&toc);
+        bytes
+    };
+    vec![seal(sealed, &rows), seal(header.clone(), &[])]
+}
+
+/// Chunk records of both codecs, and a frame that is not a block.
+pub fn record() -> Vec<Vec<u8>> {
+    let record = |block: &[u8]| {
+        let chunk = compress(ChunkId::of(block), block, 1);
+        chunk.record.to_vec()
+    };
+    // A frame of another length under a header that does not say so.
+    let short = record(&[3; 2048]);
+    let mut lying = short.clone();
+    lying[12..16].copy_from_slice(&4096_u32.to_le_bytes());
+    let mut wrong = Vec::new();
+    encode_record(
+        &mut wrong,
+        &ChunkId::of(b"another"),
+        tegula_format::Codec::Raw,
+        &[1; BLOCK],
+        4096,
+    );
+    wrong.truncate(600);
+    vec![
+        record(&world::block(12)),
+        record(&world::block(1)),
+        record(&world::disk(&[12, 1], BLOCK / 2)[BLOCK / 2..]),
+        lying,
+        wrong,
+    ]
+}
+
+/// Index runs.
+pub fn run() -> Vec<Vec<u8>> {
+    let mut rows: Vec<RunRow> = (0..20_u32)
+        .map(|n| RunRow {
+            id: ChunkId::of(&(n / 2).to_le_bytes()),
+            place: Place {
+                segment: SegmentNumber::new(n % 3 + 1),
+                slot: Slot::new(u16::try_from(n).unwrap()),
+            },
+            offset: 73 + n * 100,
+            stored_length: 48,
+        })
+        .collect();
+    rows.sort_unstable();
+    let segments = || (1..=3).map(SegmentNumber::new);
+    vec![
+        encode_run(&rows, segments()),
+        encode_run(&rows[..1], [rows[0].place.segment]),
+        encode_run(&[], segments()),
+    ]
+}
+
+/// Layers: empty, full, child.
+pub fn layer() -> Vec<Vec<u8>> {
+    let encode = |virtual_size, parent, data: &BlockSet, zero: &BlockSet| {
+        let ids: Vec<u8> = (0..data.len())
+            .flat_map(|n| *ChunkId::of(&n.to_le_bytes()).as_bytes())
+            .collect();
+        let (_, head) = LayerParts {
+            ingest: IngestId::from_bytes([8; 16]),
+            block_size: BlockSize::MIN,
+            virtual_size,
+            parent,
+            data,
+            zero,
+            ids: &ids,
+        }
+        .encode();
+        [head, ids].concat()
+    };
+    let (none, mut data, mut zero) = (BlockSet::new(), BlockSet::new(), BlockSet::new());
+    data.insert_range(0..5);
+    data.insert_range(8..9);
+    zero.insert_range(5..8);
+    let parent = Some((LayerId::from_bytes([3; 32]), 4));
+    vec![
+        encode(0, None, &none, &none),
+        encode(9 * BLOCK as u64 - 5, None, &data, &none),
+        encode(12 * BLOCK as u64, parent, &data, &zero),
+        encode(1 << 44, parent, &none, &none),
+    ]
+}
+
+/// Unsealed segments of the sound store: whole, torn, another store's, with records it has and has not.
+pub fn abandoned_segment() -> Vec<Vec<u8>> {
+    let segment = WORLD
+        .files
+        .iter()
+        .find(|(path, _)| path.starts_with("segments/"));
+    let head = segment.unwrap().1[..73].to_vec();
+    let record = |kind| {
+        let block = world::block(kind);
+        compress(ChunkId::of(&block), &block, 1).record.to_vec()
+    };
+    let whole = [head.clone(), record(13), record(10), record(14)].concat();
+    let mut torn = whole.clone();
+    torn.truncate(whole.len() - 10);
+    let mut holed = whole.clone();
+    holed[130..140].fill(0);
+    let twice = [head.clone(), record(13), record(13)].concat();
+    let foreign = [segment_header()[0].clone(), record(13)].concat();
+    vec![whole, torn, holed, twice, foreign, head, Vec::new()]
+}
+
+/// Choices of a file and what becomes of it.
+pub fn store_file() -> Vec<Vec<u8>> {
+    let mut seeds = Vec::new();
+    for (at, (path, bytes)) in (0..).zip(&WORLD.files) {
+        // The file as it is; changed blindly; changed and resealed; cut.
+        let edits = [&[at, 2][..], &[40, 0, 1]].concat();
+        let resealed = [&[at, 3][..], &[60, 0, 1], &[100, 0, 0x80]].concat();
+        let cut = [at, 2, 7];
+        seeds.extend([edits, resealed, cut.to_vec()]);
+        if !path.starts_with("segments/") {
+            seeds.push([&[at, 0][..], bytes].concat());
+        }
+    }
+    // States and lists that are well-formed and tell what cannot be.
+    let at = |wanted| {
+        let at = WORLD.files.keys().position(|path| path == wanted);
+        u8::try_from(at.unwrap_or(WORLD.files.len())).unwrap()
+    };
+    seeds.extend(
+        gc_state()
+            .iter()
+            .map(|state| [&[at("gc.state"), 0][..], state].concat()),
+    );
+    let lists = quarantine();
+    seeds.extend(
+        lists
+            .iter()
+            .map(|list| [&[at("quarantine/places"), 0][..], list].concat()),
+    );
+    // Each kind of file in another's place.
+    let files: Vec<_> = WORLD
+        .files
+        .values()
+        .filter(|bytes| bytes.len() < 2000)
+        .collect();
+    for (at, bytes) in (0..).zip(&files) {
+        seeds.push([&[at + 1, 1][..], bytes].concat());
+    }
+    seeds
+}
+
+/// Histories.
+pub fn model() -> Vec<Vec<u8>> {
+    // The numbers are those of `History::step` and of what each step reads.
+    let put = |image: u8, kinds: &[u8]| {
+        let count = u8::try_from(kinds.len()).unwrap();
+        [&[0, image, 0, count], kinds].concat()
+    };
+    let child = |image: u8, parent: u8, edits: &[[u8; 4]]| {
+        let count = u8::try_from(edits.len()).unwrap();
+        [&[3, image, parent, 1, count], edits.concat().as_slice()].concat()
+    };
+    let collect = |min_live: u8| vec![16, min_live, 0];
+    let remove = |image: u8| vec![13, image];
+    let family = [
+        put(0, &[1, 2, 3, 0, 10, 11]),
+        child(1, 0, &[[2, 4, 1, 0], [2, 0, 2, 0]]),
+        child(2, 1, &[[2, 5, 3, 0]]),
+        vec![11, 0, 2],
+        vec![17],
+        remove(0),
+        collect(255),
+        vec![15, 2],
+        remove(1),
+        collect(255),
+        vec![18, 0, 0],
+        collect(255),
+        vec![19],
+    ]
+    .concat();
+    let meanwhile = [
+        put(0, &[1, 2, 3, 4]),
+        put(1, &[4, 5, 6]),
+        // While b is put anew as a child of a, a goes and is collected.
+        vec![8, 1, 0, 1, 1, 2, 7, 1, 0, 255],
+        vec![9, 2, 1, 0, 4, 4, 5, 6, 1, 0, 255],
+        vec![7, 3, 3, 1, 2, 3],
+        collect(128),
+    ]
+    .concat();
+    let mut deep = put(0, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+    for step in 0..18 {
+        deep.extend(child(0, 0, &[[2, step % 12 + 1, step % 3, 0]]));
+    }
+    deep.extend(collect(255));
+    let names = [
+        put(0, &[1]),
+        vec![12, 0, 1],
+        vec![12, 1, 1],
+        put(0, &[1, 2]),
+        vec![12, 0, 1],
+        vec![10, 1, 1, 0, 255, 2],
+        remove(1),
+        vec![12, 1, 0],
+    ]
+    .concat();
+    vec![family, meanwhile, deep, names, Vec::new()]
+}
+
+/// Adds the first seed as a later version of the format would begin.
+fn with_a_later_version(seeds: &mut Vec<Vec<u8>>) {
+    let mut later = seeds[0].clone();
+    later[8] = 2;
+    seeds.push(later);
+    let mut features = seeds[0].clone();
+    features[12..24].fill(0xff);
+    seeds.push(crate::reseal::whole_envelope(&features));
+}
