@@ -56,7 +56,11 @@ impl Directory {
     pub(crate) fn open_or_create(&self, name: &Path) -> io::Result<File> {
         let opened = self.open_at(name, OFlags::RDWR | OFlags::CREATE);
         match opened.as_ref().map_err(Errno::from_io_error) {
-            Err(Some(Errno::ROFS | Errno::ACCESS)) => self.read(name),
+            Err(Some(Errno::ROFS | Errno::ACCESS)) => match self.read(name) {
+                // That it is not there is not what is wrong: it cannot be made.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => opened,
+                read => read,
+            },
             _ => opened,
         }
     }
