@@ -24,6 +24,8 @@ fn a_store_that_cannot_be_written_can_be_read() {
         &["verify", "--full"],
         &["verify", "child"],
         &["gc", "--dry-run"],
+        // There is nothing to free, so there is nothing to write.
+        &["gc"],
     ] {
         world.ok(command);
     }
@@ -32,7 +34,6 @@ fn a_store_that_cannot_be_written_can_be_read() {
         &["rm", "base"],
         &["rename", "base", "new"],
         &["coalesce", "child"],
-        &["gc"],
     ] {
         let ran = world.refuses(command, 1, &["Read-only file system"]);
         ran.hints("cannot be written");
