@@ -39,6 +39,14 @@ pub enum EngineError {
         /// The source.
         name: String,
     },
+    /// The source is the upper part of a disk, and nothing was said about the lower one.
+    #[error("{name} is an overlay over {overlay_of:?}, which holds the rest of the disk")]
+    ParentNeeded {
+        /// The source.
+        name: String,
+        /// What it calls the disk it lies over.
+        overlay_of: String,
+    },
     /// The image is larger than blocks of this size can map.
     #[error("{name} has {found} bytes; with blocks of {block_size} an image has at most {limit}")]
     TooLarge {

@@ -13,6 +13,7 @@ mod put;
 mod source;
 mod task;
 mod usage;
+mod walk;
 mod workers;
 
 pub use diff::{Diff, Extent, ExtentKind};
@@ -21,7 +22,7 @@ pub use error::EngineError;
 pub use get::{Destination, GetReport};
 pub use image::OpenImage;
 pub use put::{PutReport, PutRequest};
-pub use source::{BlockSource, Source};
+pub use source::{BlockSource, Content, Source, SourceExtent};
 pub use task::Task;
 pub use usage::{ImageInfo, ImageUsage, Statistics, Usage};
 pub use workers::Workers;

@@ -1,16 +1,13 @@
 //! Putting an image in: read, compare with the parent, hash, look up, compress; then write in order (design 4.4).
 
-use crate::{BlockSource, EngineError, Source, Task, Workers};
+use crate::walk::{BATCH_BYTES, DiskBatch, DiskWalk, WalkPlan};
+use crate::{BlockSource, Content, EngineError, Source, SourceExtent, Task, Workers};
 use std::io::{self, Read};
-use std::ops::Range;
 use tegula_format::{
     BlockIndex, BlockSet, BlockSize, ChunkId, ImageName, ImageRecord, ParentReference,
 };
 use tegula_io::Buffer;
 use tegula_store::{Encoded, IdTable, Ingest, LayerStack, NewImage, Session, StoreError};
-
-/// How many bytes one step of work reads and hashes.
-const BATCH_BYTES: usize = 512 << 10;
 
 /// Steps in a window of the pipeline. Three windows of blocks and their records are what a put holds in memory.
 const WINDOW_BATCHES: usize = 32;
@@ -62,14 +59,6 @@ enum Outcome {
     New(Encoded),
 }
 
-/// Consecutive blocks to work on: to be read, or read already.
-#[derive(Debug)]
-struct Batch {
-    first: BlockIndex,
-    bytes: u64,
-    data: Option<Buffer>,
-}
-
 pub(crate) fn put(
     session: &Session,
     workers: Workers,
@@ -82,6 +71,7 @@ pub(crate) fn put(
         parent,
         replace,
     } = request;
+    refuse_upper_part_alone(&source, parent.as_ref())?;
     if !replace {
         refuse_taken(session, &name)?;
     }
@@ -140,6 +130,23 @@ pub(crate) fn put(
     })
 }
 
+/// Refuses an overlay without what it lies over.
+fn refuse_upper_part_alone(
+    source: &Source<'_>,
+    parent: Option<&ImageName>,
+) -> Result<(), EngineError> {
+    match source {
+        Source::Disk(disk) if parent.is_none() => match disk.overlay_of() {
+            Some(overlay_of) => Err(EngineError::ParentNeeded {
+                name: disk.name().to_owned(),
+                overlay_of: overlay_of.to_owned(),
+            }),
+            None => Ok(()),
+        },
+        _ => Ok(()),
+    }
+}
+
 /// Says no before any work is done; whoever takes the name meanwhile is noticed at the commit.
 fn refuse_taken(session: &Session, name: &ImageName) -> Result<(), StoreError> {
     match session.image(name) {
@@ -177,6 +184,14 @@ impl<'a, 'i> NewMap<'a, 'i> {
             ids,
             read_bytes: 0,
             known: 0,
+        }
+    }
+
+    /// Takes in the blocks that are the parent's, whatever those hold.
+    fn take_inherited(&mut self, mut blocks: BlockSet) {
+        if let Some(base) = self.base {
+            blocks.intersect_with(&base.data());
+            self.same.union_with(&blocks);
         }
     }
 
@@ -237,6 +252,19 @@ impl Judge<'_, '_> {
         Ok(outcomes)
     }
 
+    /// Returns the parent's block; `None` if it reads as zeros.
+    fn parent_block(&self, block: BlockIndex) -> Result<Option<Buffer>, StoreError> {
+        let Some(base) = self
+            .base
+            .filter(|base| u64::from(block.get()) < base.block_count())
+        else {
+            return Ok(None);
+        };
+        let id = base.chunk(block)?;
+        id.map(|id| self.ingest.session().read_chunk(&id))
+            .transpose()
+    }
+
     /// The lookup ladder, cheapest first.
     fn outcome(&self, before: Option<ChunkId>, block: &[u8]) -> Outcome {
         if is_zero(block) {
@@ -284,13 +312,11 @@ fn put_disk(
         base: map.base,
         block_size: map.block_size,
     };
-    let mut walk = DiskWalk {
-        disk,
+    let plan = WalkPlan {
         block_size: map.block_size,
-        virtual_size,
-        next: 0,
-        data: 0..0,
+        parent_bytes: map.base.map(LayerStack::virtual_size),
     };
+    let mut walk = DiskWalk::new(disk, plan);
     let read_error = |offset| {
         move |source| EngineError::ReadSource {
             name: disk.name().to_owned(),
@@ -303,32 +329,26 @@ fn put_disk(
             task.check()?;
             let mut window = Vec::with_capacity(WINDOW_BATCHES);
             while window.len() < WINDOW_BATCHES {
-                match walk.next_batch().map_err(read_error(walk.next))? {
+                match walk.next_batch().map_err(read_error(walk.position()))? {
                     Some(batch) => window.push(batch),
                     None => break,
                 }
             }
-            (task.progress)(walk.next, Some(virtual_size));
+            (task.progress)(walk.position(), Some(virtual_size));
             Ok((!window.is_empty()).then_some(window))
         },
-        |batch: Batch| {
+        |batch: DiskBatch| {
             let offset = batch.first.byte_offset(judge.block_size);
-            let length = usize::try_from(batch.bytes).expect("because a batch is short");
-            let mut buffer = Buffer::stale(length.next_multiple_of(judge.block_size.as_usize()));
-            let (wanted, padding) = buffer.split_at_mut(length);
-            padding.fill(0);
-            disk.read_at(wanted, offset)
-                .map_err(|source| match source.kind() {
+            let (buffer, read_bytes) = read_batch(&judge, disk, &batch).map_err(|error| {
+                error.into_engine_error(|source| match source.kind() {
                     io::ErrorKind::UnexpectedEof => EngineError::SourceChanged {
                         name: disk.name().to_owned(),
                     },
                     _ => read_error(offset)(source),
-                })?;
-            Ok::<_, EngineError>((
-                batch.first,
-                batch.bytes,
-                judge.outcomes(batch.first, &buffer)?,
-            ))
+                })
+            })?;
+            let outcomes = judge.outcomes(batch.first, &buffer)?;
+            Ok::<_, EngineError>((batch.first, read_bytes, outcomes))
         },
         |results| {
             results.into_iter().try_for_each(|result| {
@@ -337,52 +357,78 @@ fn put_disk(
             })
         },
     )?;
+    map.take_inherited(walk.into_inherited());
     disk.check_unchanged()?;
     Ok(virtual_size)
 }
 
-/// Walks a disk's data, a batch of whole blocks at a time; holes are stepped over.
-#[derive(Debug)]
-struct DiskWalk<'a> {
-    disk: &'a dyn BlockSource,
-    block_size: BlockSize,
-    virtual_size: u64,
-    /// Everything before is done; a multiple of the block size, or the end.
-    next: u64,
-    /// The data being walked.
-    data: Range<u64>,
+/// Why a batch could not be read.
+enum ReadFailure {
+    Source(io::Error),
+    Parent(StoreError),
 }
 
-impl DiskWalk<'_> {
-    fn next_batch(&mut self) -> io::Result<Option<Batch>> {
-        let block = u64::from(self.block_size.bytes());
-        while self.data.end <= self.next {
-            if self.next >= self.virtual_size {
-                return Ok(None);
+impl ReadFailure {
+    fn into_engine_error(self, of_source: impl FnOnce(io::Error) -> EngineError) -> EngineError {
+        match self {
+            Self::Source(error) => of_source(error),
+            Self::Parent(error) => error.into(),
+        }
+    }
+}
+
+/// Reads a batch, the last block padded. Also returns how many bytes came from the source.
+fn read_batch(
+    judge: &Judge<'_, '_>,
+    disk: &dyn BlockSource,
+    batch: &DiskBatch,
+) -> Result<(Buffer, u64), ReadFailure> {
+    let offset = batch.first.byte_offset(judge.block_size);
+    let Some(parts) = &batch.parts else {
+        let length = usize::try_from(batch.bytes).expect("because a batch is short");
+        let mut buffer = Buffer::stale(length.next_multiple_of(judge.block_size.as_usize()));
+        let (wanted, padding) = buffer.split_at_mut(length);
+        padding.fill(0);
+        disk.read_at(wanted, offset).map_err(ReadFailure::Source)?;
+        return Ok((buffer, batch.bytes));
+    };
+    let mut block = Buffer::zeroed(judge.block_size.as_usize());
+    let parent = judge
+        .parent_block(batch.first)
+        .map_err(ReadFailure::Parent)?;
+    let mut read_bytes = 0;
+    for SourceExtent { range, content } in parts {
+        let place = |at: u64| usize::try_from(at - offset).expect("because blocks are short");
+        let (from, to) = (place(range.start), place(range.end));
+        let part = block
+            .get_mut(from..to)
+            .expect("because a part lies in its block");
+        match content {
+            Content::Data => {
+                disk.read_at(part, range.start)
+                    .map_err(ReadFailure::Source)?;
+                read_bytes += range.end - range.start;
             }
-            let Some(data) = self.disk.next_data(self.next)? else {
-                self.next = self.virtual_size;
-                return Ok(None);
-            };
-            self.next = self.next.max(data.start / block * block);
-            // A source that claims data past its end is read to its end.
-            self.data = data.start..data.end.min(self.virtual_size);
-            if self.data.start >= self.virtual_size {
-                self.next = self.virtual_size;
+            Content::Inherited => {
+                if let Some(parent) = &parent {
+                    part.copy_from_slice(
+                        parent
+                            .get(from..to)
+                            .expect("because a chunk fills its block"),
+                    );
+                }
             }
         }
-        let end = self.data.end.div_ceil(block).saturating_mul(block);
-        let end = end
-            .min(self.next + (BATCH_BYTES as u64).max(block))
-            .min(self.virtual_size);
-        let batch = Batch {
-            first: self.block_size.block_at(self.next),
-            bytes: end - self.next,
-            data: None,
-        };
-        self.next = end;
-        Ok(Some(batch))
     }
+    Ok((block, read_bytes))
+}
+
+/// Consecutive blocks of a stream.
+#[derive(Debug)]
+struct StreamBatch {
+    first: BlockIndex,
+    bytes: u64,
+    data: Buffer,
 }
 
 fn put_stream(
@@ -418,10 +464,10 @@ fn put_stream(
                         .truncate(bytes.next_multiple_of(judge.block_size.as_usize()));
                     data.iter_mut().skip(bytes).for_each(|padding| *padding = 0);
                     let first = judge.block_size.block_at(virtual_size);
-                    window.push(Batch {
+                    window.push(StreamBatch {
                         first,
                         bytes: bytes as u64,
-                        data: Some(data),
+                        data,
                     });
                     virtual_size += bytes as u64;
                 }
@@ -429,12 +475,11 @@ fn put_stream(
             (task.progress)(virtual_size, None);
             Ok((!window.is_empty()).then_some(window))
         },
-        |batch: Batch| {
-            let data = batch.data.unwrap_or_default();
+        |batch: StreamBatch| {
             Ok::<_, EngineError>((
                 batch.first,
                 batch.bytes,
-                judge.outcomes(batch.first, &data)?,
+                judge.outcomes(batch.first, &batch.data)?,
             ))
         },
         |results| {

@@ -148,6 +148,9 @@ fn engine_hint(error: &EngineError) -> Option<&'static str> {
         EngineError::SourceChanged { .. } => {
             "nothing was put; stop whoever writes to it, or put a snapshot of it"
         }
+        EngineError::ParentNeeded { .. } => {
+            "put the disk it lies over first, then this one with `--parent` and the name you gave that image"
+        }
         EngineError::TooLarge { .. } => {
             "a store with larger blocks takes larger images: `tegula init --block-size 64K`"
         }
