@@ -240,6 +240,16 @@ fn check(disk: &SimDisk, allowed: &[&Model], context: &str) {
     let state = allowed.iter().find(|model| ***model == found);
     let state =
         state.unwrap_or_else(|| panic!("{context}: holds {:?}", found.keys().collect::<Vec<_>>()));
+    let session = engine.store().begin().unwrap();
+    for image in allowed.iter().flat_map(|model| model.keys()) {
+        let opened = session.image(&name(image)).is_ok();
+        assert_eq!(
+            opened,
+            found.contains_key(image),
+            "{context}: {image:?} opened by its name, but not listed, or the reverse"
+        );
+    }
+    drop(session);
     let findings = engine
         .verify(Depth::Full, &[], Task::unattended())
         .unwrap()
@@ -450,5 +460,27 @@ fn a_lying_disk_is_found_out() {
                 break;
             }
         }
+    }
+}
+
+#[test]
+fn opening_one_image_reads_no_record_but_its_own() {
+    let disk = SimDisk::new();
+    let store = Store::init(environment(&disk, 1), InitOptions::default()).unwrap();
+    let engine = Engine::new(store, Workers::Inline);
+    for number in 0..20 {
+        put(&engine, &format!("image-{number}"), &[7], None, false).unwrap();
+    }
+    engine
+        .store()
+        .rename(&name("image-0"), &name("renamed"))
+        .unwrap();
+    let session = engine.store().begin().unwrap();
+    for image in ["image-7", "renamed"] {
+        let before = disk.opens_of("images/");
+        session.image(&name(image)).unwrap();
+        // One more may be as long as the record of a newer name would be.
+        let opened = disk.opens_of("images/") - before;
+        assert!(opened <= 2, "{image:?} took {opened} records to open");
     }
 }

@@ -13,12 +13,17 @@ pub(crate) type DamagedRecords = Vec<(StorePath, StoreError)>;
 impl Session {
     /// Returns the record of an image.
     ///
+    /// Reads no record but the image's own, and those that could be the newer one of a rename that was interrupted.
+    ///
     /// # Errors
     /// [`StoreError::ImageNotFound`], or [`StoreError::Corrupt`] if its record is damaged.
     pub fn image(&self, name: &ImageName) -> Result<ImageRecord, StoreError> {
-        read_record(self.environment(), name)?.ok_or_else(|| StoreError::ImageNotFound {
-            name: name.as_str().to_owned(),
-        })
+        match read_record(self.environment(), name)? {
+            Some(record) if !is_superseded(self.environment(), &record)? => Ok(record),
+            _ => Err(StoreError::ImageNotFound {
+                name: name.as_str().to_owned(),
+            }),
+        }
     }
 
     /// Returns the records of all images, by name. One damaged record fails the whole call: nobody may take a list
@@ -213,16 +218,39 @@ impl Store {
 /// Returns the record of an image about to be changed, under the commit lock. What an interrupted rename left under
 /// the old name is taken away: it is no image of its own.
 fn current_record(session: &Session, name: &ImageName) -> Result<ImageRecord, StoreError> {
-    let record = session.image(name)?;
-    // Others may be damaged: that is no reason not to change this one.
-    let (records, _) = session.images_and_damage()?;
-    if records.iter().any(|other| other.id == record.id) {
-        return Ok(record);
+    if let Some(record) = read_record(session.environment(), name)? {
+        if !is_superseded(session.environment(), &record)? {
+            return Ok(record);
+        }
+        remove_record(session.environment(), name)?;
     }
-    remove_record(session.environment(), name)?;
     Err(StoreError::ImageNotFound {
         name: name.as_str().to_owned(),
     })
+}
+
+/// Tells whether a record is what an interrupted rename left under the old name.
+///
+/// The record that took its place differs from it in id, name and `supersedes` alone, so its file has one length, which
+/// the list of the directory tells: no other record needs to be read. One that is damaged supersedes nothing.
+fn is_superseded(environment: &Environment, record: &ImageRecord) -> Result<bool, StoreError> {
+    let newer = ImageRecord {
+        supersedes: Some(record.id),
+        ..record.clone()
+    };
+    let bytes_but_name = newer.encode().len() - record.name.as_str().len();
+    for entry in files::list(environment, paths::IMAGES)? {
+        let name = paths::parse_image(&entry.name).filter(|name| {
+            *name != record.name && entry.bytes == (bytes_but_name + name.as_str().len()) as u64
+        });
+        let Some(name) = name else { continue };
+        match read_record(environment, &name) {
+            Ok(Some(other)) if other.supersedes == Some(record.id) => return Ok(true),
+            Err(error) if !error.is_unreadable() => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(false)
 }
 
 /// Takes away the old name of an image whose rename was interrupted, under the commit lock.
