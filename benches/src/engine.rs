@@ -6,7 +6,7 @@ use anyhow::Context;
 use serde::Serialize;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// What to measure, and where.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ struct Results {
     commit: String,
     machine: String,
     rows: Vec<Row>,
+    /// Peers that could not be measured, and why.
+    failed: Vec<String>,
     steps: Vec<(String, Measured)>,
 }
 
@@ -55,14 +57,23 @@ pub(crate) fn run(plan: &Plan) -> anyhow::Result<()> {
         );
     }
     fs::create_dir_all(&plan.scratch)?;
+    // Peers change their directory: every path they are given is a whole one.
+    let plan = &Plan {
+        data: plan.data.canonicalize()?,
+        scratch: plan.scratch.canonicalize()?,
+        json: plan.json.clone(),
+        ..*plan
+    };
     let mut results = Results {
         commit: commit(),
         machine: machine(),
         ..Results::default()
     };
+    plan.limits(&mut results)?;
     plan.ingest(&mut results)?;
     plan.reingest(&mut results)?;
     plan.restore(&mut results)?;
+    plan.collection(&mut results)?;
     plan.series(&mut results)?;
     plan.scale(&mut results)?;
     if plan.peers {
@@ -114,6 +125,75 @@ impl Plan {
             }
         }
         Ok((best_limit, best_work))
+    }
+
+    /// What the machine can do, for orientation: the other limits are measured beside the step that is held to them.
+    fn limits(&self, results: &mut Results) -> anyhow::Result<()> {
+        let file = self.scratch.join("written");
+        let (memcpy, write) = self.best(|| step(&["memcpy"]), || step(&["write", text(&file)]))?;
+        for (name, measured) in [
+            ("memcpy, all cores", memcpy),
+            ("file write and sync", write),
+        ] {
+            results.rows.push(Row {
+                operation: format!("limit: {name}"),
+                measured: format!("{:.0} MB/s", rate(&measured) / 1e6),
+                limit: String::new(),
+                value: rate(&measured) / 1e6,
+                target: "–".to_owned(),
+                met: true,
+                cpu_s: measured.cpu_s,
+                peak_mib: measured.peak_mib,
+            });
+            results.steps.push((name.to_owned(), measured));
+        }
+        Ok(())
+    }
+
+    /// A writer's speed while collections run one after the other on the same store, against its speed alone.
+    fn collection(&self, results: &mut Results) -> anyhow::Result<()> {
+        let (v1, v2) = (self.image("v1"), self.image("v2"));
+        let filled = || -> anyhow::Result<PathBuf> {
+            let store = self.store("collected", LEVEL)?;
+            step(&["put", text(&store), "v1", text(&v1)])?;
+            Ok(store)
+        };
+        let (alone, beside) = self.best(
+            || step(&["put", text(&filled()?), "v2", text(&v2), "v1"]),
+            || {
+                let store = filled()?;
+                let mut collector = Command::new(std::env::current_exe()?)
+                    .args(["step", "collect", text(&store)])
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::piped())
+                    .spawn()?;
+                let put = step(&["put", text(&store), "v2", text(&v2), "v1"]);
+                // The end of its input is what ends it.
+                drop(collector.stdin.take());
+                let output = collector.wait_with_output()?;
+                anyhow::ensure!(output.status.success(), "the collections failed");
+                let collections: Measured = serde_json::from_slice(&output.stdout)?;
+                let mut put = put?;
+                put.counts
+                    .insert("collections".to_owned(), collections.count("collections"));
+                Ok(put)
+            },
+        )?;
+        let value = alone.wall_s / beside.wall_s;
+        results.push_above(
+            &format!(
+                "put v2 beside {:.0} collections, share of its speed alone",
+                beside.count("collections")
+            ),
+            value,
+            0.8,
+            &beside,
+        );
+        results.steps.extend([
+            ("put v2 alone".to_owned(), alone),
+            ("put v2 beside collections".to_owned(), beside),
+        ]);
+        Ok(())
     }
 
     /// A first ingest against zstd at the same level over the same chunks.
@@ -326,23 +406,40 @@ impl Plan {
         let get2 = step(&["get", text(&ours), "v2", text(&out)])?;
         for peer in PEERS.iter().filter(|peer| peer.is_installed()) {
             let store = self.fresh(&format!("peer-{}", peer.name))?;
-            peer.init(&store)?;
-            let theirs = [
-                ("put v1", &put1, peer.put(&store, "v1", &v1)?),
-                ("put v2", &put2, peer.put(&store, "v2", &v2)?),
-                ("restore v2", &get2, peer.get(&store, "v2", &v2, &out)?),
-            ];
+            let measured = || -> anyhow::Result<_> {
+                peer.init(&store)?;
+                Ok([
+                    ("put v1", &put1, peer.put(&store, "v1", &v1)?),
+                    ("put v2", &put2, peer.put(&store, "v2", &v2)?),
+                    ("restore v2", &get2, peer.get(&store, "v2", &v2, &out)?),
+                ])
+            };
+            let theirs = match measured() {
+                Ok(theirs) => theirs,
+                Err(error) => {
+                    results.failed.push(format!("{error:#}"));
+                    continue;
+                }
+            };
             for (label, our, their) in theirs {
-                results.push_above(
-                    &format!("{label}, times as fast as {}", peer.name),
-                    their.wall_s / our.wall_s,
-                    3.0,
-                    our,
-                );
+                for (what, ours, theirs) in [
+                    ("wall", our.wall_s, their.wall_s),
+                    ("CPU", our.cpu_s, their.cpu_s),
+                ] {
+                    results.push_above(
+                        &format!("{label}, times as fast as {} ({what})", peer.name),
+                        theirs / ours,
+                        3.0,
+                        our,
+                    );
+                }
                 results
                     .steps
                     .push((format!("{} {label}", peer.name), their));
             }
+        }
+        if out.exists() {
+            fs::remove_file(&out)?;
         }
         Ok(())
     }
@@ -470,5 +567,8 @@ fn print(results: &Results) {
             "| {} | {} | {} | {:.2} | {} | {met} | {:.2} | {:.0} |",
             row.operation, row.measured, row.limit, row.value, row.target, row.cpu_s, row.peak_mib
         );
+    }
+    for failure in &results.failed {
+        println!("\nnot measured: {}", failure.trim());
     }
 }

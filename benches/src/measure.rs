@@ -54,11 +54,21 @@ impl Measured {
 const TICKS_PER_SECOND: f64 = 100.0;
 
 fn cpu_seconds() -> anyhow::Result<f64> {
+    ticks(11)
+}
+
+/// Returns the CPU seconds of all processes this one started and waited for.
+pub(crate) fn children_cpu_seconds() -> anyhow::Result<f64> {
+    ticks(13)
+}
+
+/// Adds up a pair of fields of /proc/self/stat, user and system, counted from the one behind the command's name.
+fn ticks(first: usize) -> anyhow::Result<f64> {
     let stat = fs::read_to_string("/proc/self/stat")?;
     let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
     let ticks: u64 = fields
         .split(' ')
-        .skip(11)
+        .skip(first)
         .take(2)
         .filter_map(|field| field.parse::<u64>().ok())
         .sum();

@@ -6,9 +6,14 @@ use anyhow::Context;
 use clap::Subcommand;
 use rayon::prelude::*;
 use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use tegula_engine::{BackendPreference, Depth, Destination, Engine, ImageName, InitOptions, Task};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tegula_engine::{
+    BackendPreference, CollectOptions, Depth, Destination, Engine, ImageName, InitOptions, Task,
+};
 use tegula_format::{BlockSize, ChunkId};
 use tegula_io::RawSource;
 use tegula_store::{compress, decode_record};
@@ -26,6 +31,10 @@ pub(crate) enum Step {
     Copy { image: PathBuf, to: PathBuf },
     /// Memory copied.
     Memcpy,
+    /// A file written and synced.
+    Write { to: PathBuf },
+    /// Collections one after the other, until the input ends.
+    Collect { store: PathBuf },
     /// A new store.
     Init { store: PathBuf, level: i32 },
     /// An image put.
@@ -69,6 +78,8 @@ impl Step {
             Self::Decode { image, level } => decode_limit(&image, level),
             Self::Copy { image, to } => copy_limit(&image, &to),
             Self::Memcpy => memcpy_limit(),
+            Self::Write { to } => write_limit(&to),
+            Self::Collect { store } => collect_until_end_of_input(&store),
             Self::Init { store, level } => {
                 let options = InitOptions {
                     zstd_level: level,
@@ -211,6 +222,42 @@ fn memcpy_limit() -> anyhow::Result<Measured> {
         Ok(())
     })?;
     Ok(measured.with("bytes", to.len() as u64))
+}
+
+fn write_limit(to: &Path) -> anyhow::Result<Measured> {
+    let piece = vec![7u8; 1 << 20];
+    const PIECES: u64 = 512;
+    let (_, measured) = measure(|| {
+        let mut file = File::create(to)?;
+        (0..PIECES).try_for_each(|_| file.write_all(&piece))?;
+        Ok(file.sync_all()?)
+    })?;
+    fs::remove_file(to)?;
+    Ok(measured.with("bytes", PIECES << 20))
+}
+
+fn collect_until_end_of_input(store: &Path) -> anyhow::Result<Measured> {
+    let ended = AtomicBool::new(false);
+    let (collections, measured) = measure(|| {
+        let (engine, _) = Engine::open(store, BackendPreference::Auto)?;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // What it says does not matter, nor whether it fails: there is no more to come.
+                drop(std::io::stdin().read_to_end(&mut Vec::new()));
+                ended.store(true, Ordering::Relaxed);
+            });
+            let mut collections = 0u64;
+            while !ended.load(Ordering::Relaxed) {
+                engine.collect(&CollectOptions {
+                    patience: Duration::ZERO,
+                    ..CollectOptions::default()
+                })?;
+                collections += 1;
+            }
+            Ok(collections)
+        })
+    })?;
+    Ok(measured.with("collections", collections))
 }
 
 fn backend(io: &str) -> BackendPreference {
