@@ -3,14 +3,16 @@
 //! The only memory maps of the project are made here.
 
 use crate::directory::Directory;
+use crate::storage::Bytes;
 use crate::{
     Backend, Buffer, Entry, Existing, Lock, LockMode, Mapped, NewFile, Pending, Storage, StorePath,
     StoredFile,
 };
-use memmap2::{Mmap, MmapOptions};
+use memmap2::{Advice, Mmap, MmapOptions};
 use rustix::io::Errno;
 use std::fs::{File, TryLockError};
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -226,7 +228,30 @@ impl StoredFile for FinishedFile {
             // The kernel refuses to map nothing.
             return Ok(Mapped::new([]));
         }
-        Ok(Mapped::new(map_file(&self.file, length)?))
+        Ok(Mapped::of(FileMap(map_file(&self.file, length)?)))
+    }
+}
+
+/// A mapped file.
+struct FileMap(Mmap);
+
+impl Bytes for FileMap {
+    fn as_slice(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn bring(&self, range: Range<usize>) -> io::Result<()> {
+        let brought = self
+            .0
+            .advise_range(Advice::PopulateRead, range.start, range.len());
+        match brought.map_err(|error| (error.raw_os_error().map(Errno::from_raw_os_error), error)) {
+            Ok(()) => Ok(()),
+            // The kernel does not know this advice.
+            Err((Some(Errno::INVAL), _)) => Ok(()),
+            // What would have been SIGBUS.
+            Err((Some(Errno::FAULT), _)) => Err(Errno::IO.into()),
+            Err((_, error)) => Err(error),
+        }
     }
 }
 
@@ -346,6 +371,33 @@ mod tests {
             assert_eq!(error.kind(), first.kind());
         }
         assert_eq!(file.bytes(), 0);
+    }
+
+    #[test]
+    fn what_a_map_cannot_read_is_an_error_and_no_signal() {
+        let place = tempfile::NamedTempFile::new().unwrap();
+        place.as_file().set_len(3 << 16).unwrap();
+        let map = FinishedFile::new(File::open(place.path()).unwrap())
+            .unwrap()
+            .map()
+            .unwrap();
+        map.check_readable(0..usize::MAX).unwrap();
+        // Looking past the end that a file has by now is what looking at a bad sector is: SIGBUS.
+        place.as_file().set_len(1 << 16).unwrap();
+        map.check_readable(5..1 << 16).unwrap();
+        map.check_readable(1 << 20..1 << 21).unwrap();
+        match map.check_readable(0..2 << 16) {
+            Err(error) => assert_eq!(error.raw_os_error(), Some(Errno::IO.raw_os_error())),
+            // A kernel before 5.14.
+            Ok(()) => assert_eq!(
+                map_file(&File::open("/proc/self/exe").unwrap(), 4096)
+                    .unwrap()
+                    .advise(Advice::PopulateRead)
+                    .unwrap_err()
+                    .raw_os_error(),
+                Some(Errno::INVAL.raw_os_error())
+            ),
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::{Buffer, Pending};
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A file's or directory's place inside a store: relative, with `/` between its parts, never `..`.
@@ -237,17 +238,57 @@ pub trait NewFile: fmt::Debug + Send {
 
 /// The bytes of a finished file in memory.
 #[derive(Clone)]
-pub struct Mapped(Arc<dyn AsRef<[u8]> + Send + Sync>);
+pub struct Mapped(Arc<dyn Bytes>);
+
+/// An owner of bytes that are in memory, or come there when they are looked at.
+pub(crate) trait Bytes: Send + Sync {
+    /// Returns them.
+    fn as_slice(&self) -> &[u8];
+
+    /// Brings a range into memory; fails where looking at it would end the process.
+    fn bring(&self, range: Range<usize>) -> io::Result<()>;
+}
+
+/// Bytes that are in memory from the beginning.
+struct InMemory<T>(T);
+
+impl<T: AsRef<[u8]> + Send + Sync> Bytes for InMemory<T> {
+    fn as_slice(&self) -> &[u8] {
+        self.0.as_ref()
+    }
+
+    fn bring(&self, _: Range<usize>) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 impl Mapped {
     /// Wraps an owner of bytes.
     pub fn new(bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(InMemory(bytes)))
+    }
+
+    pub(crate) fn of(bytes: impl Bytes + 'static) -> Self {
         Self(Arc::new(bytes))
     }
 
-    /// Returns the bytes.
+    /// Returns the bytes. Looking at those of a disk that cannot be read ends the process with SIGBUS: to be told of
+    /// that by an error, see [`Self::check_readable`].
     pub fn as_slice(&self) -> &[u8] {
-        (*self.0).as_ref()
+        self.0.as_slice()
+    }
+
+    /// Brings a range of the bytes into memory, as far as there is such a range, to learn whether the disk can read it.
+    /// Kernels before 5.14 cannot tell; nothing is then done.
+    ///
+    /// # Errors
+    /// EIO if some of it cannot be read.
+    pub fn check_readable(&self, range: Range<usize>) -> io::Result<()> {
+        let end = range.end.min(self.as_slice().len());
+        match range.start < end {
+            true => self.0.bring(range.start..end),
+            false => Ok(()),
+        }
     }
 }
 

@@ -125,10 +125,34 @@ impl StoreError {
         )
     }
 
-    /// Tells whether what was asked for cannot be read as it stands: damaged, gone, or of a newer format, which damage
-    /// to a version number looks like.
+    /// Tells whether what was asked for cannot be read as it stands: damaged, gone, on a bad place of the disk, or of a
+    /// newer format, which damage to a version number looks like.
     pub(crate) fn is_unreadable(&self) -> bool {
+        self.is_undecodable() || self.is_bad_medium()
+    }
+
+    /// Tells the same of what could be read and makes no sense.
+    pub(crate) fn is_undecodable(&self) -> bool {
         self.is_corruption() || matches!(self, Self::NeedsNewerProgram { .. })
+    }
+
+    /// Tells whether something is damaged, be it by the disk's own account: whole but of a newer format is not.
+    pub(crate) fn is_damage(&self) -> bool {
+        self.is_corruption() || self.is_bad_medium()
+    }
+
+    /// Tells whether the medium does not give a file's bytes back, or what has the file's name is no file. What the
+    /// process lacks (descriptors, memory, permission) says nothing about the medium.
+    pub(crate) fn is_bad_medium(&self) -> bool {
+        let Self::Io {
+            action: "open" | "read" | "map",
+            source,
+            ..
+        } = self
+        else {
+            return false;
+        };
+        tegula_io::is_bad_medium(source)
     }
 
     /// Tells whether a file was simply not there.

@@ -16,10 +16,8 @@ pub(crate) fn read_whole(
         .open(path)
         .map_err(StoreError::io("open", path))?;
     if file.bytes() > WHOLE_FILE_BYTES_MAX {
-        let source = std::io::Error::other(format!(
-            "{} bytes are too many for such a file",
-            file.bytes()
-        ));
+        let text = format!("{} bytes are too many for such a file", file.bytes());
+        let source = std::io::Error::new(std::io::ErrorKind::FileTooLarge, text);
         return Err(StoreError::Io {
             action: "read",
             path: path.clone(),
@@ -79,6 +77,11 @@ impl<'a> TemporaryFile<'a> {
             .expect("because only publish() and drop() take it");
         file.append(bytes)
             .map_err(StoreError::io("write", &self.path))
+    }
+
+    /// Returns where it stands until it is published.
+    pub(crate) fn path(&self) -> &StorePath {
+        &self.path
     }
 
     /// Maps what was appended so far; it is not synced.

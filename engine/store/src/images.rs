@@ -64,11 +64,7 @@ impl Session {
             };
             match read_record(self.environment(), &name) {
                 Ok(record) => records.extend(record),
-                Err(
-                    error @ (StoreError::Corrupt { .. } | StoreError::NeedsNewerProgram { .. }),
-                ) => {
-                    damage.push((path, error));
-                }
+                Err(error) if error.is_unreadable() => damage.push((path, error)),
                 Err(error) => return Err(error),
             }
         }
@@ -163,7 +159,7 @@ impl Store {
         match read_record(self.environment(), &record.name) {
             Ok(Some(old)) => finish_rename(session, &old)?,
             // A damaged record is replaced as well: that is how a user brings the image back.
-            Err(error) if !error.is_corruption() => return Err(error),
+            Err(error) if !error.is_damage() => return Err(error),
             Ok(None) | Err(_) => {}
         }
         self.publish_record(record, Existing::Replace)
@@ -246,7 +242,7 @@ fn is_superseded(environment: &Environment, record: &ImageRecord) -> Result<bool
         let Some(name) = name else { continue };
         match read_record(environment, &name) {
             Ok(Some(other)) if other.supersedes == Some(record.id) => return Ok(true),
-            Err(error) if !error.is_unreadable() => return Err(error),
+            Err(error) if !error.is_undecodable() => return Err(error),
             _ => {}
         }
     }
@@ -266,7 +262,7 @@ fn finish_rename(session: &Session, record: &ImageRecord) -> Result<(), StoreErr
         match read_record(environment, &name) {
             Ok(Some(old)) if old.id == superseded => remove_record(environment, &name)?,
             // A damaged record cannot be told to be the old one; repair will.
-            Err(error) if !error.is_unreadable() => return Err(error),
+            Err(error) if !error.is_undecodable() => return Err(error),
             _ => {}
         }
     }

@@ -13,6 +13,9 @@ use tegula_io::{Buffer, Existing, LockMode, Mapped, StorePath};
 /// More runs than this are merged by the next writer.
 pub const RUNS_MAX: usize = 8;
 
+/// Where the list of segments of nearly every run ends.
+const RUN_HEAD_BYTES: usize = 64 << 10;
+
 /// One run, mapped.
 #[derive(Debug, Clone)]
 pub(crate) struct Run {
@@ -67,12 +70,25 @@ impl Run {
             return Err(StoreError::corrupt(path)(source));
         }
         let mapped = file.map().map_err(StoreError::io("map", path))?;
+        // What is looked at now: the head and the list of segments.
+        mapped
+            .check_readable(0..RUN_HEAD_BYTES)
+            .map_err(StoreError::io("read", path))?;
         Self::new(Some(path.clone()), mapped).map_err(StoreError::corrupt(path))
     }
 
     pub(crate) fn sections(&self) -> RunSections<'_> {
         RunSections::new(&self.header, self.mapped.as_slice())
             .expect("because new() split it before")
+    }
+
+    /// Checks all of it.
+    pub(crate) fn verify(&self) -> Result<(), StoreError> {
+        let path = self.path.clone().unwrap_or_else(StorePath::root);
+        self.mapped
+            .check_readable(0..usize::MAX)
+            .map_err(StoreError::io("read", &path))?;
+        self.sections().verify().map_err(StoreError::corrupt(&path))
     }
 
     pub(crate) fn find(&self, id: &ChunkId) -> impl Iterator<Item = RunRow> + '_ {
@@ -140,24 +156,17 @@ impl Index {
     }
 
     fn with_tables(session: &Session, numbers: &[SegmentNumber]) -> Result<Self, StoreError> {
-        let (mut rows, mut read, mut damaged_segments) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut rows, mut damaged_segments) = (TableRows::default(), Vec::new());
         for number in numbers {
             match SegmentTable::read(session, *number) {
-                Ok(table) => {
-                    rows.extend(table.run_rows());
-                    read.push(*number);
-                }
+                Ok(table) => rows.add(session.environment(), &table),
                 // Collected since it was listed: only a condemned segment can be.
                 Err(error) if error.is_not_found() => {}
                 Err(error) if error.is_unreadable() => damaged_segments.push((*number, error)),
                 Err(error) => return Err(error),
             }
         }
-        let runs = if read.is_empty() {
-            Vec::new()
-        } else {
-            vec![Run::in_memory(rows, read)]
-        };
+        let runs = rows.finish(session.environment());
         let condemned = condemned_set(session.state());
         let quarantine = session.quarantine().clone();
         let sealed = RoaringBitmap::new();
@@ -209,13 +218,116 @@ impl Index {
 
     /// Checks every run from head to end.
     pub(crate) fn runs_are_sound(&self) -> bool {
-        self.runs.iter().all(|run| run.sections().verify().is_ok())
+        self.runs.iter().all(|run| run.verify().is_ok())
     }
 
     /// Returns how many chunks the index lists, duplicates included.
     pub fn rows(&self) -> usize {
         self.runs.iter().map(|run| run.sections().len()).sum()
     }
+}
+
+/// The rows of segments' tables, on their way to a run of our own: in memory while they are few, then in temporary
+/// files that have no name any more, so that many take no memory but the filter before them.
+#[derive(Debug, Default)]
+struct TableRows {
+    rows: Vec<RunRow>,
+    segments: Vec<SegmentNumber>,
+    spooled: Vec<Run>,
+    /// Whether a file could not be written.
+    no_room: bool,
+}
+
+/// Rows kept in memory before they go to a file: 12 MiB of them with what it takes to sort and encode them.
+const TABLE_ROWS_MAX: usize = 1 << 17;
+
+impl TableRows {
+    fn add(&mut self, environment: &Environment, table: &SegmentTable) {
+        self.rows.extend(table.run_rows());
+        self.segments.push(table.header.number);
+        if self.rows.len() >= TABLE_ROWS_MAX && !self.no_room {
+            self.spool(environment);
+        }
+    }
+
+    /// Moves what is in memory to a file. Where nothing can be written, on a full or read-only disk, it stays: a store
+    /// must be readable there, and checkable.
+    fn spool(&mut self, environment: &Environment) {
+        self.rows.sort_unstable();
+        let written = spool_run(environment, self.rows.len(), &self.segments, || {
+            self.rows.iter().copied()
+        });
+        match written {
+            Ok(run) => {
+                self.spooled.push(run);
+                self.rows.clear();
+                self.segments.clear();
+            }
+            Err(_) => self.no_room = true,
+        }
+    }
+
+    fn finish(mut self, environment: &Environment) -> Vec<Run> {
+        if self.spooled.is_empty() && self.segments.is_empty() {
+            return Vec::new();
+        }
+        if self.spooled.is_empty() {
+            return vec![Run::in_memory(self.rows, self.segments)];
+        }
+        if !self.segments.is_empty() {
+            self.spool(environment);
+        }
+        // One run for all is looked through much faster.
+        let all: Vec<&Run> = self.spooled.iter().collect();
+        let segments: Vec<_> = all.iter().flat_map(|run| run.segments.clone()).collect();
+        let sealed = segments.iter().map(|segment| segment.get()).collect();
+        let rows_max = all.iter().map(|run| run.sections().len()).sum();
+        let merged = spool_run(environment, rows_max, &segments, || {
+            merged_rows(&all, &sealed)
+        });
+        let mut runs = merged.map_or(self.spooled, |run| vec![run]);
+        if !self.segments.is_empty() {
+            runs.push(Run::in_memory(self.rows, self.segments));
+        }
+        runs
+    }
+}
+
+/// Writes sorted rows as a run into a file that loses its name at once.
+fn spool_run<R: Iterator<Item = RunRow>>(
+    environment: &Environment,
+    rows_max: usize,
+    segments: &[SegmentNumber],
+    rows: impl Fn() -> R,
+) -> Result<Run, StoreError> {
+    let mut file = write_run(environment, rows_max, segments, rows)?;
+    let mapped = file.map()?;
+    Run::new(None, mapped).map_err(StoreError::corrupt(file.path()))
+}
+
+/// Writes sorted rows as a run into a temporary file.
+fn write_run<'a, R: Iterator<Item = RunRow>>(
+    environment: &'a Environment,
+    rows_max: usize,
+    segments: &[SegmentNumber],
+    rows: impl Fn() -> R,
+) -> Result<files::TemporaryFile<'a>, StoreError> {
+    let mut builder = RunBuilder::new(rows_max as u64, segments.iter().copied());
+    rows().for_each(|row| builder.push(&row));
+    let mut file = files::TemporaryFile::create(environment)?;
+    file.append(Buffer::from(builder.head()))?;
+    let mut batch = Buffer::with_capacity(1 << 20);
+    for row in rows() {
+        if batch.len() + RUN_ROW_BYTES > 1 << 20 {
+            file.append(std::mem::replace(
+                &mut batch,
+                Buffer::with_capacity(1 << 20),
+            ))?;
+        }
+        batch.as_vec_mut().extend_from_slice(&row.encode());
+    }
+    file.append(batch)?;
+    Ok(file)
 }
 
 fn condemned_set(state: &GcState) -> RoaringBitmap {
@@ -305,7 +417,7 @@ pub(crate) fn tidy(session: &Session, rewrite_all: bool) -> Result<(), StoreErro
     if victims.is_empty() {
         return Ok(());
     }
-    if victims.iter().any(|run| run.sections().verify().is_err()) {
+    if victims.iter().any(|run| run.verify().is_err()) {
         // Damaged rows must not be given a new checksum.
         return rebuild_under_lock(session);
     }
@@ -344,24 +456,11 @@ fn merge(
         .flat_map(|run| run.segments.iter().copied())
         .collect();
     segments.retain(|segment| sealed.contains(segment.get()));
-    let rows_max: usize = runs.iter().map(|run| run.sections().len()).sum();
-    let mut builder = RunBuilder::new(rows_max as u64, segments);
-    merged_rows(runs, sealed).for_each(|row| builder.push(&row));
-    let path = new_run_path(environment)?;
-    let mut file = files::TemporaryFile::create(environment)?;
-    file.append(Buffer::from(builder.head()))?;
-    let mut batch = Buffer::with_capacity(1 << 20);
-    for row in merged_rows(runs, sealed) {
-        if batch.len() + RUN_ROW_BYTES > 1 << 20 {
-            file.append(std::mem::replace(
-                &mut batch,
-                Buffer::with_capacity(1 << 20),
-            ))?;
-        }
-        batch.as_vec_mut().extend_from_slice(&row.encode());
-    }
-    file.append(batch)?;
-    file.publish(&path, Existing::Refuse)
+    let rows_max = runs.iter().map(|run| run.sections().len()).sum();
+    let file = write_run(environment, rows_max, &segments, || {
+        merged_rows(runs, sealed)
+    })?;
+    file.publish(&new_run_path(environment)?, Existing::Refuse)
 }
 
 /// Returns the rows of several runs in order, each once.

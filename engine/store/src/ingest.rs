@@ -227,6 +227,17 @@ impl<'a> Ingest<'a> {
         image: NewImage<'_>,
         ids: IdTable<'_>,
     ) -> Result<(ImageRecord, IngestTotals), StoreError> {
+        self.finish_where(image, ids, &mut || Ok(()))
+    }
+
+    /// As [`Self::finish`], if `allowed`, asked under the commit lock right before the record is published, has nothing
+    /// against it.
+    pub(crate) fn finish_where(
+        self,
+        image: NewImage<'_>,
+        ids: IdTable<'_>,
+        allowed: &mut dyn FnMut() -> Result<(), StoreError>,
+    ) -> Result<(ImageRecord, IngestTotals), StoreError> {
         let environment = self.session.environment();
         self.seal_all()?;
         let NewImage {
@@ -264,7 +275,7 @@ impl<'a> Ingest<'a> {
             data_blocks,
             created_at_us: environment.clock.now_us(),
         };
-        let record = self.commit(record, replace)?;
+        let record = self.commit(record, replace, allowed)?;
         let totals = self.totals();
         // What follows only tidies derived state; the image is there whatever comes of it.
         let _tidied = index::tidy(self.session, false);
@@ -273,13 +284,19 @@ impl<'a> Ingest<'a> {
 
     /// Publishes the record under the commit lock, after making sure that collection has not meanwhile condemned
     /// anything the image needs.
-    fn commit(&self, mut record: ImageRecord, replace: bool) -> Result<ImageRecord, StoreError> {
+    fn commit(
+        &self,
+        mut record: ImageRecord,
+        replace: bool,
+        allowed: &mut dyn FnMut() -> Result<(), StoreError>,
+    ) -> Result<ImageRecord, StoreError> {
         let store = self.session.store();
         let mut checked_epoch = self.session.state().epoch;
         loop {
             let lock = store.commit_lock()?;
             let epoch = store.read_gc_state()?.epoch;
             if epoch == checked_epoch {
+                allowed()?;
                 match replace {
                     true => store.publish_replacing(self.session, &record)?,
                     false => store.publish_new(self.session, &record)?,
@@ -324,7 +341,7 @@ impl<'a> Ingest<'a> {
         Ok(now.state().epoch)
     }
 
-    /// Puts an image on a new full layer with these blocks, whose chunks are all stored.
+    /// Puts an image on a new full layer with these blocks, whose chunks are all stored; `ids` are theirs, in order.
     ///
     /// # Errors
     /// [`StoreError::ImageChanged`] if the image is replaced or removed meanwhile; [`StoreError::Io`].
@@ -332,12 +349,10 @@ impl<'a> Ingest<'a> {
         &self,
         old: &ImageRecord,
         data: BlockSet,
-        ids: impl IntoIterator<Item = ChunkId>,
+        ids: IdTable<'_>,
     ) -> Result<ImageRecord, StoreError> {
-        let mut table = IdTable::new(self.session.environment());
-        ids.into_iter().try_for_each(|id| table.push(&id))?;
         self.seal_all()?;
-        let (virtual_size, zero, ids) = (old.virtual_size, BlockSet::new(), table.finish()?);
+        let (virtual_size, zero, ids) = (old.virtual_size, BlockSet::new(), ids.finish()?);
         let layer = NewLayer {
             virtual_size,
             parent: None,

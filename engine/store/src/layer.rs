@@ -53,6 +53,16 @@ impl Layer {
             return Err(truncated(length as u64, file.bytes()));
         }
         let mapped = file.map().map_err(StoreError::io("map", &path))?;
+        let check = |end: u64| {
+            mapped
+                .check_readable(0..usize::try_from(end).unwrap_or(usize::MAX))
+                .map_err(StoreError::io("read", &path))
+        };
+        check(length as u64)?;
+        let head = LayerHeader::decode(mapped.as_slice(), file.bytes())
+            .map_err(StoreError::corrupt(&path))?;
+        // All but the ids is looked at now; these page by page.
+        check(file.bytes() - head.summary.data_blocks * 32)?;
         Self::new(id, mapped, &path).map_err(StoreError::corrupt(&path))
     }
 
@@ -123,6 +133,11 @@ impl Layer {
             usize::try_from(position / IDS_PER_PAGE).expect("because a table has at most 2^32 ids");
         let checked = self.checked_pages.get(page);
         if checked.is_none_or(|checked| !checked.load(Ordering::Relaxed)) {
+            let ids = self.sections().ids().len();
+            let start = self.mapped.as_slice().len() - ids + page * LAYER_PAGE_BYTES;
+            self.mapped
+                .check_readable(start..start + LAYER_PAGE_BYTES)
+                .map_err(StoreError::io("read", &self.path))?;
             sections
                 .verify_page(page)
                 .map_err(StoreError::corrupt(&self.path))?;
@@ -145,6 +160,9 @@ impl Layer {
     /// # Errors
     /// [`StoreError::Corrupt`].
     pub fn verify(&self) -> Result<(), StoreError> {
+        self.mapped
+            .check_readable(0..usize::MAX)
+            .map_err(StoreError::io("read", &self.path))?;
         self.sections()
             .verify()
             .map_err(StoreError::corrupt(&self.path))

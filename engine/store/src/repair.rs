@@ -13,7 +13,7 @@ use crate::verify::Damage;
 use crate::{Depth, Finding, Ingest, LayerStack, Session, Store, StoreError, files, index, paths};
 use std::collections::HashSet;
 use tegula_format::{ChunkId, QuarantineList, SEGMENT_DATA_START, SegmentHeader, SegmentNumber};
-use tegula_io::{Existing, LockMode, StorePath};
+use tegula_io::{Buffer, Existing, LockMode, StorePath, StoredFile};
 
 /// How a repair is to go about it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -137,11 +137,11 @@ impl Store {
         let session = self.begin()?;
         let ingest = Ingest::begin(&session)?;
         let path = paths::sealed_segment(number);
-        let file = self
-            .environment()
-            .storage
-            .open(&path)
-            .map_err(StoreError::io("open", &path))?;
+        let file = self.environment().storage.open(&path);
+        let file = match file.map_err(StoreError::io("open", &path)) {
+            Err(error) if error.is_bad_medium() => return self.move_aside(&path, report),
+            file => file?,
+        };
         let mut offset = SEGMENT_DATA_START;
         // The longest a record can be; what is left of a window is read again with the next.
         let longest = tegula_format::RECORD_HEADER_BYTES + session.block_size().as_usize();
@@ -149,10 +149,7 @@ impl Store {
         while offset < file.bytes() {
             let length = usize::try_from((file.bytes() - offset).min(window as u64))
                 .expect("because it is limited");
-            let bytes = file
-                .read_at(offset, length)
-                .wait()
-                .map_err(StoreError::io("read", &path))?;
+            let bytes = read_what_can_be_read(&*file, &path, offset, length)?;
             let last_window = offset + length as u64 == file.bytes();
             let end = if last_window {
                 length
@@ -235,7 +232,7 @@ impl Store {
             if let (None, Some(theirs)) = (&block, &theirs) {
                 block = match theirs.read_chunk(&id) {
                     Ok(block) => Some(block),
-                    Err(error) if error.is_corruption() => None,
+                    Err(error) if error.is_unreadable() => None,
                     Err(error) => return Err(error),
                 };
             }
@@ -267,6 +264,41 @@ fn missing_chunks(session: &Session) -> Result<Vec<ChunkId>, StoreError> {
         }
     }
     Ok(missing.into_iter().collect())
+}
+
+/// How much around a bad place of the disk is given up: a sector of today's disks.
+const BAD_BYTES: usize = 4096;
+
+/// Reads a part of a file; zeros stand for what the disk does not give back.
+fn read_what_can_be_read(
+    file: &dyn StoredFile,
+    path: &StorePath,
+    offset: u64,
+    length: usize,
+) -> Result<Buffer, StoreError> {
+    let read = |offset, length| {
+        let bytes = file.read_at(offset, length).wait();
+        match bytes.map_err(StoreError::io("read", path)) {
+            Err(error) if error.is_bad_medium() => Ok(None),
+            read => read.map(Some),
+        }
+    };
+    if let Some(bytes) = read(offset, length)? {
+        return Ok(bytes);
+    }
+    let mut bytes = Buffer::with_capacity(length);
+    while bytes.len() < length {
+        // From sector to sector.
+        let at = offset + bytes.len() as u64;
+        let to_next = BAD_BYTES as u64 - at % BAD_BYTES as u64;
+        let piece =
+            usize::try_from(to_next).map_or(length, |piece| piece.min(length - bytes.len()));
+        match read(at, piece)? {
+            Some(read) => bytes.as_vec_mut().extend_from_slice(&read),
+            None => bytes.as_vec_mut().extend(std::iter::repeat_n(0, piece)),
+        }
+    }
+    Ok(bytes)
 }
 
 /// Returns where the next record may begin, or the length if nowhere.

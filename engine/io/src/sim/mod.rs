@@ -25,6 +25,7 @@ use stats::Paths;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// A simulated disk. A clone is the same disk.
@@ -44,6 +45,7 @@ struct State {
     platter: Platter,
     calls: Vec<(Call, StorePath)>,
     faults: Vec<Armed>,
+    bad: Vec<(FileId, Range<u64>)>,
     crash_at: Option<u64>,
     crashed: bool,
     stats: Stats,
@@ -67,6 +69,18 @@ impl State {
         Ok(struck
             .map(|armed| armed.fault)
             .filter(|fault| !harmless(fault)))
+    }
+
+    /// Fails if some of these bytes of a file are unreadable.
+    fn check_readable(&self, id: FileId, wanted: Range<u64>) -> io::Result<()> {
+        let spoiled = self
+            .bad
+            .iter()
+            .any(|(bad, range)| *bad == id && range.start < wanted.end && wanted.start < range.end);
+        match spoiled {
+            true => Err(Fault::Io.to_error()),
+            false => Ok(()),
+        }
     }
 
     /// Frees what neither a process nor a crash can reach any more.
@@ -152,6 +166,18 @@ impl SimDisk {
         self.state().faults.push(armed);
     }
 
+    /// Makes a part of a file unreadable, whatever its name will be: every read of a byte of it fails with EIO, and so
+    /// does mapping the file.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none.
+    pub fn spoil(&self, path: &StorePath, range: Range<u64>) -> io::Result<()> {
+        let mut state = self.state();
+        let id = state.tree.file(path)?;
+        state.bad.push((id, range));
+        Ok(())
+    }
+
     /// Makes the machine crash at the `call`-th call, counted from 1: it and all later ones fail and do nothing.
     pub fn crash_at(&self, call: u64) {
         self.state().crash_at = Some(call);
@@ -163,10 +189,11 @@ impl SimDisk {
         self.0.changed.notify_all();
     }
 
-    /// Takes back all faults and crashes to come.
+    /// Takes back all faults and crashes to come, and what is unreadable.
     pub fn disarm(&self) {
         let mut state = self.state();
         state.faults.clear();
+        state.bad.clear();
         state.crash_at = None;
     }
 

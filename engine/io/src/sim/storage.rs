@@ -16,8 +16,10 @@ use std::sync::{Arc, PoisonError};
 impl Storage for SimDisk {
     fn open(&self, path: &StorePath) -> io::Result<Arc<dyn StoredFile>> {
         self.call(Call::Open, path, |state| {
-            let bytes = state.tree.bytes(state.tree.file(path)?);
+            let id = state.tree.file(path)?;
+            let bytes = state.tree.bytes(id);
             Ok(Arc::new(FinishedFile {
+                id,
                 path: path.clone(),
                 bytes,
                 counted: self.counted(state, |handles| &mut handles.readers),
@@ -184,6 +186,7 @@ impl Drop for Counted {
 
 #[derive(Debug)]
 struct FinishedFile {
+    id: FileId,
     path: StorePath,
     bytes: Arc<Vec<u8>>,
     counted: Counted,
@@ -202,6 +205,7 @@ impl StoredFile for FinishedFile {
 
     fn read_at(&self, offset: u64, length: usize) -> Pending<Buffer> {
         Pending::ready(self.disk().call(Call::Read, &self.path, |state| {
+            state.check_readable(self.id, offset..offset.saturating_add(length as u64))?;
             let read = read_range(&self.bytes, offset, length)?;
             state.stats.bytes_read += read.len() as u64;
             Ok(read)
@@ -210,6 +214,7 @@ impl StoredFile for FinishedFile {
 
     fn map(&self) -> io::Result<Mapped> {
         self.disk().call(Call::Map, &self.path, |state| {
+            state.check_readable(self.id, 0..self.bytes())?;
             let counted = self.disk().counted(state, |handles| &mut handles.maps);
             Ok(Mapped::new(Map {
                 bytes: Shown(Arc::clone(&self.bytes)),

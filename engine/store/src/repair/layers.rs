@@ -1,9 +1,9 @@
 //! Repair of the maps of images: made again from another store's image of the same content.
 
 use super::RepairReport;
-use crate::{Ingest, LayerStack, Session, Store, StoreError, paths};
+use crate::{IdTable, Ingest, LayerStack, Session, Store, StoreError, paths};
 use std::collections::HashSet;
-use tegula_format::{BlockIndex, ChunkId};
+use tegula_format::{BlockSet, LayerId};
 use tegula_io::StorePath;
 
 impl Store {
@@ -32,9 +32,8 @@ impl Store {
             let ingest = Ingest::begin(&session)?;
             let chunks = same
                 .find_map(|same| copy_chunks(&ingest, &theirs, &same.layer, report).transpose());
-            if let Some(chunks) = chunks.transpose()? {
-                let data = chunks.iter().map(|(block, _)| *block).collect();
-                ingest.relayer(&record, data, chunks.into_iter().map(|(_, id)| id))?;
+            if let Some((data, ids)) = chunks.transpose()? {
+                ingest.relayer(&record, data, ids)?;
                 report.restored_layers.push(record.name.as_str().to_owned());
             }
         }
@@ -73,25 +72,28 @@ impl Store {
 }
 
 /// Stores what another store's map needs and is not here. Returns the map, or `None` if that one is damaged too.
-pub(super) fn copy_chunks(
-    ingest: &Ingest<'_>,
+pub(super) fn copy_chunks<'a>(
+    ingest: &Ingest<'a>,
     theirs: &Session,
-    layer: &tegula_format::LayerId,
+    layer: &LayerId,
     report: &mut RepairReport,
-) -> Result<Option<Vec<(BlockIndex, ChunkId)>>, StoreError> {
+) -> Result<Option<(BlockSet, IdTable<'a>)>, StoreError> {
     let mut copy = || {
         let stack = LayerStack::open(theirs, layer)?;
-        let chunks: Vec<_> = stack.chunks().collect::<Result<_, _>>()?;
-        for (_, id) in &chunks {
-            if !ingest.has_or_claim(id) {
-                ingest.store(&ingest.compress(*id, &theirs.read_chunk(id)?))?;
+        let (mut data, mut ids) = (BlockSet::new(), ingest.id_table());
+        for chunk in stack.chunks() {
+            let (block, id) = chunk?;
+            if !ingest.has_or_claim(&id) {
+                ingest.store(&ingest.compress(id, &theirs.read_chunk(&id)?))?;
                 report.healed_chunks += 1;
             }
+            data.push(block);
+            ids.push(&id)?;
         }
-        Ok(chunks)
+        Ok((data, ids))
     };
     match copy() {
-        Ok(chunks) => Ok(Some(chunks)),
+        Ok(map) => Ok(Some(map)),
         Err(error) if StoreError::is_unreadable(&error) => Ok(None),
         Err(error) => Err(error),
     }

@@ -24,18 +24,27 @@ impl Store {
         // All are read before any is replaced: two may stand in each other's place.
         let files: Result<Vec<_>, StoreError> = damaged
             .iter()
-            .map(|path| Ok((path, files::read_whole(self.environment(), path)?)))
+            .map(|path| Ok((path, self.bytes_of(path)?)))
             .collect();
         let files = files?;
         for (_, bytes) in &files {
+            let bytes = bytes.as_deref().unwrap_or_default();
             if let Ok(record) = ImageRecord::decode(bytes) {
                 self.put_in_its_place(&record, report)?;
             }
         }
         for (path, bytes) in files {
-            self.restore_record(path, &bytes, from, report)?;
+            self.restore_record(path, bytes.as_ref(), from, report)?;
         }
         Ok(())
+    }
+
+    /// Reads a record's file; `None` if the disk does not give its bytes back, or it is gone by now.
+    fn bytes_of(&self, path: &StorePath) -> Result<Option<Buffer>, StoreError> {
+        match files::read_if_present(self.environment(), path) {
+            Err(error) if error.is_bad_medium() => Ok(None),
+            read => read,
+        }
     }
 
     /// Publishes a record that was found under another's name, unless a whole one stands under its own.
@@ -45,16 +54,14 @@ impl Store {
         report: &mut RepairReport,
     ) -> Result<(), StoreError> {
         let path = paths::image(&record.name);
+        // What is judged under the lock stays so until it is replaced.
+        let _lock = self.commit_lock()?;
         match images::read_record(self.environment(), &record.name) {
             Ok(Some(_)) => return Ok(()),
             Ok(None) => {}
-            Err(error) if error.is_corruption() => {
-                let bytes = files::read_whole(self.environment(), &path)?;
-                self.keep_copy(&path, &bytes, report)?;
-            }
+            Err(error) if error.is_damage() => self.keep(&path, report)?,
             Err(error) => return Err(error),
         }
-        let _lock = self.commit_lock()?;
         files::publish(
             self.environment(),
             &path,
@@ -70,29 +77,35 @@ impl Store {
     fn restore_record(
         &self,
         path: &StorePath,
-        bytes: &Buffer,
+        bytes: Option<&Buffer>,
         from: Option<&Store>,
         report: &mut RepairReport,
     ) -> Result<(), StoreError> {
         let name = paths::parse_image(path.name());
-        let now = name
-            .as_ref()
-            .map(|name| images::read_record(self.environment(), name));
-        match now {
-            // Another's file held it, or somebody has put the image again.
-            Some(Ok(_)) => return Ok(()),
-            // What may be whole but of a newer format is not for repair to touch.
-            Some(Err(StoreError::NeedsNewerProgram { .. })) => return Ok(()),
-            Some(Err(error)) if !error.is_corruption() => return Err(error),
-            _ => {}
-        }
-        let misplaced = ImageRecord::decode(bytes).is_ok();
-        if misplaced {
-            // It stands in its own place by now.
-            self.move_aside(path, report)?;
+        let misplaced = bytes.is_some_and(|bytes| ImageRecord::decode(bytes).is_ok());
+        {
+            let _lock = self.commit_lock()?;
+            let now = name
+                .as_ref()
+                .map(|name| images::read_record(self.environment(), name));
+            match now {
+                // Another's file held it, or somebody has put the image again.
+                Some(Ok(_)) => return Ok(()),
+                // What may be whole but of a newer format is not for repair to touch.
+                Some(Err(StoreError::NeedsNewerProgram { .. })) => return Ok(()),
+                Some(Err(error)) if !error.is_damage() => return Err(error),
+                _ => {}
+            }
+            if misplaced {
+                // It stands in its own place by now.
+                self.move_aside(path, report)?;
+            }
         }
         let Some(name) = name else { return Ok(()) };
-        if !misplaced && self.restore_from_layer(&name, bytes, report)? {
+        if let Some(bytes) = bytes
+            && !misplaced
+            && self.restore_from_layer(&name, bytes, report)?
+        {
             return Ok(());
         }
         match from {
@@ -161,7 +174,7 @@ impl Store {
     fn restore_from_store(
         &self,
         name: &ImageName,
-        bytes: &[u8],
+        bytes: Option<&Buffer>,
         from: &Store,
         report: &mut RepairReport,
     ) -> Result<(), StoreError> {
@@ -170,7 +183,8 @@ impl Store {
             return Ok(());
         }
         let (records, _) = theirs.images_and_damage()?;
-        let digest = digest_offset(name, bytes).and_then(|at| bytes.get(at..at + 32));
+        let words = bytes.map(|bytes| &**bytes).unwrap_or_default();
+        let digest = digest_offset(name, words).and_then(|at| words.get(at..at + 32));
         let by_digest = records
             .iter()
             .find(|record| Some(record.digest.as_bytes().as_slice()) == digest);
@@ -179,24 +193,44 @@ impl Store {
             return Ok(());
         };
         let ingest = Ingest::begin(&session)?;
-        let Some(chunks) = copy_chunks(&ingest, &theirs, &same.layer, report)? else {
+        let Some((data, ids)) = copy_chunks(&ingest, &theirs, &same.layer, report)? else {
             return Ok(());
         };
-        let mut ids = ingest.id_table();
-        chunks.iter().try_for_each(|(_, id)| ids.push(id))?;
         let image = NewImage {
             name: name.clone(),
             replace: true,
             virtual_size: same.virtual_size,
             parent: same.parent.clone(),
             base: None,
-            data: chunks.iter().map(|(block, _)| *block).collect(),
+            data,
             zero: BlockSet::new(),
         };
-        self.keep_copy(&paths::image(name), bytes, report)?;
-        ingest.finish(image, ids)?;
+        // Somebody may put the image again at any moment: what stands there is judged under the lock.
+        let path = paths::image(name);
+        let mut still_damaged = || {
+            match images::read_record(self.environment(), name) {
+                Err(error) if error.is_damage() => self.keep(&path, report),
+                Err(error) => Err(error),
+                // Misplaced, it was moved aside just now.
+                Ok(None) => Ok(()),
+                Ok(Some(_)) => Err(StoreError::ImageChanged { name: name.clone() }),
+            }
+        };
+        match ingest.finish_where(image, ids, &mut still_damaged) {
+            Err(StoreError::ImageChanged { .. }) => return Ok(()),
+            finished => drop(finished?),
+        }
         report.restored_records.push(name.as_str().to_owned());
         Ok(())
+    }
+
+    /// Keeps what stands in a record's place and is about to be replaced: a copy, or, if it cannot be read, the file.
+    fn keep(&self, path: &StorePath, report: &mut RepairReport) -> Result<(), StoreError> {
+        match files::read_whole(self.environment(), path) {
+            Ok(bytes) => self.keep_copy(path, &bytes, report),
+            Err(error) if error.is_bad_medium() => self.move_aside(path, report),
+            Err(error) => Err(error),
+        }
     }
 
     /// Keeps the bytes of a file that is about to be replaced.
@@ -234,7 +268,7 @@ fn record_of(
     let (mut next, mut data_blocks) = (0, 0);
     for chunk in stack.chunks() {
         let (block, id) = match chunk {
-            Err(error) if error.is_corruption() => return Ok(None),
+            Err(error) if error.is_unreadable() => return Ok(None),
             chunk => chunk?,
         };
         digester.push_zeros(u64::from(block.get()) - next);

@@ -14,7 +14,7 @@ impl Store {
     pub(super) fn restore_state(&self, report: &mut RepairReport) -> Result<(), StoreError> {
         let environment = self.environment();
         match self.read_gc_state() {
-            Err(error) if error.is_corruption() || error.is_not_found() => {
+            Err(error) if error.is_damage() || error.is_not_found() => {
                 if environment.storage.open(&paths::gc_state()).is_ok() {
                     self.move_aside(&paths::gc_state(), report)?;
                 }
@@ -34,7 +34,7 @@ impl Store {
             other => drop(other?),
         }
         match session::read_quarantine(environment) {
-            Err(error) if error.is_corruption() => {
+            Err(error) if error.is_damage() => {
                 self.move_aside(&paths::quarantined_places(), report)?;
                 report.state_restored = true;
             }
