@@ -1,9 +1,9 @@
 //! An image opened to be read.
 
 use crate::EngineError;
-use std::sync::Mutex;
 use tegula_format::{BlockIndex, ChunkId, ImageName, ImageRecord};
 use tegula_io::Buffer;
+use tegula_io::sync::{Mutex, PoisonError};
 use tegula_store::{LayerStack, Session};
 
 /// An image's record and map. It stays readable for as long as the session it was opened in.
@@ -84,10 +84,7 @@ impl<'a> OpenImage<'a> {
             piece.fill(0);
             return Ok(());
         };
-        let mut last = self
-            .last
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if !matches!(&*last, Some((kept, _)) if *kept == id) {
             *last = None;
             *last = Some((id, self.session.read_chunk(&id)?));

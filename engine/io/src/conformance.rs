@@ -446,13 +446,11 @@ fn a_dropped_file_stays_with_what_was_appended(storage: Arc<dyn Storage>) {
 ///
 /// # Panics
 /// If a promise is not kept.
-#[cfg(not(feature = "shuttle"))]
 pub fn run_with_threads(make: Make<'_>) {
     a_waiting_lock_is_granted_when_the_other_is_let_go(&*make());
     a_lock_excludes_though_its_file_is_removed_again_and_again(&*make());
 }
 
-#[cfg(not(feature = "shuttle"))]
 fn a_waiting_lock_is_granted_when_the_other_is_let_go(storage: &dyn Storage) {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
@@ -486,7 +484,6 @@ fn a_waiting_lock_is_granted_when_the_other_is_let_go(storage: &dyn Storage) {
     }
 }
 
-#[cfg(not(feature = "shuttle"))]
 fn a_lock_excludes_though_its_file_is_removed_again_and_again(storage: &dyn Storage) {
     use std::sync::atomic::{AtomicUsize, Ordering};
 

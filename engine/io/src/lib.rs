@@ -20,6 +20,7 @@ mod random;
 pub mod sim;
 mod source;
 mod storage;
+pub mod sync;
 mod target;
 mod tree;
 #[cfg(feature = "io-uring")]

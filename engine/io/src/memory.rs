@@ -1,8 +1,6 @@
 //! A store in memory: for tests and for stores that need not outlive the process.
-//!
-//! With the feature `shuttle` its lock is shuttle's: every operation is then a point where shuttle's scheduler may let
-//! another thread run, and it works only inside a shuttle execution.
 
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use crate::tree::{FileId, Shown, Tree, read_range};
 use crate::{
     Backend, Buffer, Entry, Existing, Lock, LockMode, Mapped, NewFile, Pending, Storage, StorePath,
@@ -10,11 +8,6 @@ use crate::{
 };
 use std::fmt;
 use std::io;
-
-#[cfg(feature = "shuttle")]
-use shuttle::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-#[cfg(not(feature = "shuttle"))]
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// A store's files in memory. A clone is the same storage.
 #[derive(Clone)]

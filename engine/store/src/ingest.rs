@@ -5,11 +5,11 @@ use crate::layer::{IdTable, NewLayer};
 use crate::segment::SegmentWriter;
 use crate::{Encoded, Index, LayerStack, Session, Store, StoreError, codec, files, index, paths};
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError, RwLock};
 use tegula_format::{
     BlockIndex, BlockSet, ChunkId, ImageDigest, ImageDigester, ImageName, ImageRecord, IngestId,
     LayerId, ParentReference, RunRow, SegmentNumber,
 };
+use tegula_io::sync::{Mutex, PoisonError, RwLock};
 use tegula_io::{Lock, LockMode};
 
 /// Rows of sealed segments kept in memory before they are published as a run: 12 MiB of them.

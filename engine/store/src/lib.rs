@@ -16,6 +16,7 @@ mod index;
 mod ingest;
 mod layer;
 mod mark;
+mod parallel;
 mod paths;
 mod recover;
 mod repair;

@@ -2,8 +2,7 @@
 
 use crate::layer::Layer;
 use crate::segment::SegmentTable;
-use crate::{Index, LayerStack, Session, StoreError};
-use rayon::prelude::*;
+use crate::{Index, LayerStack, Session, StoreError, parallel};
 use roaring::{RoaringBitmap, RoaringTreemap};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -194,11 +193,10 @@ impl Marked {
                     .id_at(*position)
                     .map(|id| index.lookup(&id).map(|row| row.place).ok_or(id))
             };
-            let found: Result<Vec<_>, StoreError> =
-                batch.par_iter().with_min_len(1024).map(find).collect();
+            let found = parallel::map(&batch, 1024, find);
             let mut places = Vec::with_capacity(batch.len());
-            for found in found? {
-                match found {
+            for found in found {
+                match found? {
                     Ok(place) => places.push(place.ordinal()),
                     Err(id) => _ = self.missing.insert(id),
                 }

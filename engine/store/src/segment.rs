@@ -3,11 +3,12 @@
 use crate::{Encoded, Environment, Session, Store, StoreError, files, paths};
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use tegula_format::{
     IngestId, Place, RunRow, SEGMENT_DATA_START, SEGMENT_SLOTS_MAX, SEGMENT_TRAILER_BYTES,
     SegmentHeader, SegmentNumber, SegmentTrailer, Slot, StoreConfig, TocRow, encode_toc,
 };
+use tegula_io::sync::{Mutex, PoisonError};
 use tegula_io::{Buffer, Existing, NewFile, StorePath, StoredFile};
 
 /// The size at which a segment is sealed and the next one begun.

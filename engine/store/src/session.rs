@@ -4,7 +4,7 @@ use crate::segment::SegmentFiles;
 use crate::{Environment, Index, Store, StoreError, files, paths};
 use std::sync::OnceLock;
 use tegula_format::{BlockSize, ChunkId, GcState, QuarantineList, RunRow, SegmentNumber};
-use tegula_io::{Buffer, Lock, LockMode, Pending};
+use tegula_io::{Buffer, Lock, LockMode, Pending, sync};
 
 /// The files of a store in numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -59,6 +59,7 @@ impl Session {
                     _epoch: epoch,
                 });
             }
+            sync::yield_now();
         }
     }
 

@@ -4,8 +4,7 @@ mod images;
 mod runs;
 
 use crate::segment::{SegmentTable, list_sealed};
-use crate::{LiveSet, Session, StoreError, codec, paths};
-use rayon::prelude::*;
+use crate::{LiveSet, Session, StoreError, codec, parallel, paths};
 use runs::RunCheck;
 use std::collections::HashSet;
 use std::error::Error;
@@ -154,16 +153,14 @@ impl Session {
         });
         let total: u64 = sealed.iter().map(|(_, bytes)| bytes).sum();
         let done = AtomicU64::new(0);
-        let checks: Result<Vec<_>, StoreError> = sealed
-            .par_iter()
-            .map(|(number, bytes)| {
-                let check = self.verify_segment(*number, depth, only, runs);
-                let before = done.fetch_add(*bytes, Ordering::Relaxed);
-                progress(before + bytes, total);
-                check
-            })
-            .collect();
-        for check in checks? {
+        let checks = parallel::map(&sealed, 1, |(number, bytes)| {
+            let check = self.verify_segment(*number, depth, only, runs);
+            let before = done.fetch_add(*bytes, Ordering::Relaxed);
+            progress(before + bytes, total);
+            check
+        });
+        for check in checks {
+            let check = check?;
             result.segments += 1;
             result.chunks += check.chunks;
             result.bytes += check.bytes;

@@ -18,6 +18,7 @@ pub use fault::{Call, Fault, Repeat};
 pub use stats::{Handles, Stats};
 
 use crate::StorePath;
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use crate::tree::{FileId, Item, Tree};
 use fault::Armed;
 use platter::Platter;
@@ -26,7 +27,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::ops::Range;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// A simulated disk. A clone is the same disk.
 #[derive(Clone, Default)]

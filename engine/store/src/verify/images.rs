@@ -4,8 +4,7 @@
 //! gone through once, however many images lie on it.
 
 use super::{Finding, Verification, blank_finding, finding, missing_finding, path_of};
-use crate::{Index, Layer, LayerStack, LiveSet, Session, StoreError, layer, paths};
-use rayon::prelude::*;
+use crate::{Index, Layer, LayerStack, LiveSet, Session, StoreError, layer, parallel, paths};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use tegula_format::{
     BlockSet, ChunkId, ImageDigest, ImageDigester, ImageRecord, LayerId, Place, RunRow,
@@ -127,11 +126,8 @@ impl Session {
                 if batch.is_empty() {
                     break;
                 }
-                let found: Vec<_> = batch
-                    .par_iter()
-                    .with_min_len(1024)
-                    .map(|position| layer.id_at(*position).map(find))
-                    .collect();
+                let found =
+                    parallel::map(&batch, 1024, |position| layer.id_at(*position).map(find));
                 let mut ordinals = Vec::with_capacity(batch.len());
                 for found in found {
                     match found {

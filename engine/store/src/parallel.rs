@@ -1,0 +1,18 @@
+//! The same work for many things, on all cores.
+
+/// Returns what `work` makes of each item, in order. A core is given at least `least` items.
+#[cfg(not(feature = "shuttle"))]
+pub(crate) fn map<T: Sync, R: Send>(
+    items: &[T],
+    least: usize,
+    work: impl Fn(&T) -> R + Sync + Send,
+) -> Vec<R> {
+    use rayon::prelude::*;
+    items.par_iter().with_min_len(least).map(work).collect()
+}
+
+/// As above, on the calling thread: shuttle's scheduler knows no threads but its own.
+#[cfg(feature = "shuttle")]
+pub(crate) fn map<T, R>(items: &[T], _least: usize, work: impl Fn(&T) -> R) -> Vec<R> {
+    items.iter().map(work).collect()
+}
