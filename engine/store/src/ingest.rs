@@ -116,19 +116,20 @@ impl<'a> Ingest<'a> {
     /// Tells whether the store has a chunk. If not, it is the caller's to store: whoever asks next is told that it is
     /// there. To be asked for a chunk that differs from its parent's at the same block, which is known without.
     pub fn has_or_claim(&self, id: &ChunkId) -> bool {
-        {
+        let lists = |run: &Run| run.find(id).next().is_some();
+        let asked = {
             let shared = self.shared.read().unwrap_or_else(PoisonError::into_inner);
-            if shared.claimed.contains(id)
-                || shared.runs.iter().any(|run| run.find(id).next().is_some())
-            {
+            if shared.claimed.contains(id) || shared.runs.iter().any(lists) {
                 return true;
             }
-        }
+            shared.runs.len()
+        };
         if self.index.lookup(id).is_some() {
             return true;
         }
         let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
-        !shared.claimed.insert(*id)
+        // Another worker may have claimed and stored it meanwhile, and its run have been published, which ends claims.
+        shared.runs.iter().skip(asked).any(lists) || !shared.claimed.insert(*id)
     }
 
     /// Compresses a block at the store's level.
