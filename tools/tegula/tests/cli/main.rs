@@ -16,6 +16,7 @@ mod destinations;
 mod documents;
 mod images;
 mod interruption;
+mod killed;
 mod machine;
 mod places;
 mod refusals;
