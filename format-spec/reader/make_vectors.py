@@ -340,6 +340,54 @@ def place(segment_number, slot):
     return segment_number << 16 | slot
 
 
+# Section 15: delta streams
+
+
+def delta_body(fields):
+    base = fields["base"]
+    return (
+        u8(fields["block_size_log2"])
+        + option(None if base is None else u64(base[0]) + base[1])
+        + u64(fields["virtual_size"])
+        + fields["digest"]
+        + u64(fields["data_blocks"])
+        + u64(fields["zero_blocks"])
+        + u64(fields["data_length"])
+        + fields["data_hash"]
+        + u64(fields["zero_length"])
+        + fields["zero_hash"]
+        + fields["ids_hash"]
+    )
+
+
+def delta_trailer(before, records, record_bytes, hash=None, magic=b"TGDELEND"):
+    """`before` is everything before the trailer."""
+    head = magic + u64(records) + u64(record_bytes)
+    guarded = head + (hash or b3(before + head))
+    return guarded + u32(crc(guarded))
+
+
+def delta(block_size_log2, base, virtual_size, digest, data, zero, ids, records, parts=None, trailer=None, **body_overrides):
+    """`base` is (virtual size, digest) or None; `data` and `zero` are block numbers, `ids` in block order."""
+    parts = {"data": number_set(data), "zero": number_set(zero), "ids": b"".join(ids)} | (parts or {})
+    fields = {
+        "block_size_log2": block_size_log2,
+        "base": base,
+        "virtual_size": virtual_size,
+        "digest": digest,
+        "data_blocks": len(data),
+        "zero_blocks": len(zero),
+        "data_length": len(parts["data"]),
+        "data_hash": b3(parts["data"]),
+        "zero_length": len(parts["zero"]),
+        "zero_hash": b3(parts["zero"]),
+        "ids_hash": b3(parts["ids"]),
+    } | body_overrides
+    before = envelope(b"TGDELTA\n", delta_body(fields)) + b"".join(parts.values()) + b"".join(records)
+    stated = {"records": len(records), "record_bytes": sum(map(len, records))} | (trailer or {})
+    return before + delta_trailer(before, **stated)
+
+
 # Payloads
 
 
@@ -850,6 +898,89 @@ def state_vectors(v):
     v.bad("quarantine-past.bin", "quarantine", "2.5", "a place past the last segment", quarantine([1 << 48]), "Body")
 
 
+def delta_vectors(v):
+    """The base of all of them has three blocks; its bytes are written beside them, for readers to apply them to."""
+    (first, *_), (second, *_), (third, *_) = fives(), noise(), sevens()
+    base_blocks = [first, second, third]
+    base_ids = [b3(block) for block in base_blocks]
+    base_size, size = 3 * BLOCK, 4 * BLOCK - 5
+    base = (base_size, image_digest(base_size, LOG2, base_ids))
+    v.files["delta-base.raw"] = b"".join(base_blocks)
+    new = greeting(b"Tegula: a roof tile.\n")
+    short = chunk_of(first[:-5], LOG2)
+    short = short, ZSTD, zstd_by_hand(short, (5, BLOCK - 5), (0, 5))
+
+    def records(*chunks):
+        return [record(b3(chunk), codec, payload, len(chunk)) for chunk, codec, payload in chunks]
+
+    def good(name, what, base, virtual_size, blocks, data, zero, carried):
+        """`blocks` are the chunks of the target; what is not set or zeroed must be the base's."""
+        ids = [b3(block) if block else None for block in blocks]
+        digest = image_digest(virtual_size, LOG2, ids)
+        made = delta(LOG2, base, virtual_size, digest, data, zero, [ids[n] for n in data], records(*carried))
+        whole = b"".join(block or bytes(BLOCK) for block in blocks)[:virtual_size]
+        shown = {
+            "block_size_log2": LOG2, "base": base and {"virtual_size": base[0], "digest": base[1].hex()},
+            "virtual_size": virtual_size, "digest": digest.hex(), "data": runs_of(data), "zero": runs_of(zero),
+            "ids": [ids[n].hex() for n in data], "records": [b3(chunk).hex() for chunk, _, _ in carried],
+            "record_bytes": sum(map(len, records(*carried))), "sha256": hashlib.sha256(whole).hexdigest(),
+        }
+        v.good(name, "delta", "15", what, made, shown)
+        return made
+
+    good(
+        "delta.bin", "one block carried, one zeroed, one that the base has elsewhere; the image grows", base, size + 5,
+        [first, new[0], None, first], [1, 3], [2], [new],
+    )
+    good("delta-shrink.bin", "an image that becomes shorter within a block", base, BLOCK - 5, [short[0]], [0], [], [short])
+    good("delta-same.bin", "an image that stays as it is", base, base_size, base_blocks, [], [], [])
+    good(
+        "delta-full.bin", "no base: all of the image, one chunk twice", None, size, [new[0], None, new[0], short[0]], [0, 2, 3], [],
+        [new, short],
+    )
+    good("delta-nothing.bin", "no base, and nothing in the image", None, 0, [], [], [], [])
+    plain = dict(
+        block_size_log2=LOG2, base=base, virtual_size=4 * BLOCK,
+        digest=image_digest(4 * BLOCK, LOG2, [base_ids[0], b3(new[0]), None, base_ids[0]]),
+        data=[1, 3], zero=[2], ids=[b3(new[0]), base_ids[0]], records=records(new),
+    )
+    whole = delta(**plain)
+    assert whole == v.files["delta.bin"]
+
+    def bad(name, section, what, data, error, field=None):
+        v.bad(f"delta-{name}.bin", "delta", section, what, data, error, field)
+
+    bad("block-2k", "15.2", "blocks of 2 KiB", delta(**plain | {"block_size_log2": 11}), "Field", "block_size_log2")
+    bad("size", "15.2", "a target of one byte more than 2^32 blocks", delta(**plain | {"virtual_size": (1 << 44) + 1}), "Field", "virtual_size")
+    huge = delta(**plain | {"base": ((1 << 44) + 1, base[1])})
+    bad("base-size", "15.2", "a base of one byte more than 2^32 blocks", huge, "Field", "virtual_size")
+    bad("data-blocks", "15.2", "more blocks set than the target has", delta(**plain, data_blocks=5), "Field", "data_blocks")
+    bad("zero-blocks", "15.2", "more blocks zeroed than are left", delta(**plain, zero_blocks=3), "Field", "zero_blocks")
+    orphan = delta(**plain | {"base": None})
+    bad("zero-full", "15.2", "a block zeroed where there is no base", orphan, "Field", "zero_blocks")
+    bad("data-length", "15.2", "a set longer than any", delta(**plain, data_length=1 << 40), "Field", "data_length")
+    bad("data-hash", "15.3", "another hash of the data set", delta(**plain, data_hash=bytes(32)), "Hash")
+    bad("zero-hash", "15.3", "another hash of the zero set", delta(**plain, zero_hash=bytes(32)), "Hash")
+    bad("ids-hash", "15.3", "another hash of the ids", delta(**plain, ids_hash=bytes(32)), "Hash")
+    bad("data-past", "15.3", "a block set that the target does not have", delta(**plain | {"data": [1, 4]}), "Field")
+    bad("zero-past", "15.3", "a block zeroed that the base does not have", delta(**plain | {"data": [1, 2], "zero": [3]}), "Field")
+    bad("both", "15.3", "a block both set and zeroed", delta(**plain | {"zero": [1]}), "Field")
+    bad("count", "15.3", "fewer blocks set than stated", delta(**plain, parts={"data": number_set([1])}), "Field")
+    zeros = delta(**plain | {"ids": [b3(new[0]), b3(bytes(BLOCK))]})
+    bad("ids-zero", "15.3", "the id of the all-zero chunk", zeros, "Field", "ids")
+    bad("magic", "15.5", "another magic of the trailer", whole[:-60] + delta_trailer(whole[:-60], 1, len(plain["records"][0]), magic=b"TGDELENT"), "BadMagic")
+    bad("checksum", "15.5", "another checksum of the trailer", whole[:-1] + bytes([whole[-1] ^ 1]), "Checksum")
+    bad("records", "15.5", "fewer records than there are", delta(**plain, trailer={"records": 0}), "Field", "records")
+    many = delta(**plain, trailer={"records": 129})
+    bad("records-many", "15.5", "more than 64 records for each block set", many, "Field", "records")
+    bad("record-bytes", "15.5", "more bytes of records than there are", delta(**plain, trailer={"record_bytes": 99}), "Field", "record_bytes")
+    bad("hash", "15.5", "another hash of everything", delta(**plain, trailer={"hash": bytes(32)}), "Hash")
+    bad("after", "15", "a byte after the trailer", whole + b"\0", "BadMagic")
+    bad("cut", "15", "no room for a trailer", whole[:300], "Truncated")
+    torn = delta(**plain | {"records": [plain["records"][0][:-1]]})
+    bad("record-torn", "15.4", "a record that is cut short", torn, "Truncated")
+
+
 def digests():
     """Section 8. `blocks` names ids by "data" and counts blocks that read as zeros by "zeros"."""
     ids = numbered_ids(3)
@@ -1014,6 +1145,7 @@ def everything():
     layer_vectors(v)
     image_vectors(v)
     state_vectors(v)
+    delta_vectors(v)
     store = example_store(v)
     index = {
         "format_version": 1,

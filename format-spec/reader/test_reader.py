@@ -14,6 +14,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest import mock
 
+import delta_reader
 import make_vectors as maker
 import tegula_reader as reader
 
@@ -109,11 +110,23 @@ def read_quarantine(data, _):
     return {"places": [{"segment": s, "slot": t, "ordinal": s * 65536 + t} for s, t in places]}
 
 
+def read_delta(data, entry):
+    delta = delta_reader.read_delta(data)
+    base = delta.base and {"virtual_size": delta.base[0], "digest": delta.base[1].hex()}
+    made = delta_reader.apply(delta, (VECTORS / "delta-base.raw").read_bytes() if base else b"")
+    return {
+        "block_size_log2": delta.block_size_log2, "base": base, "virtual_size": delta.virtual_size, "digest": delta.digest.hex(),
+        "data": maker.runs_of(delta.data), "zero": maker.runs_of(sorted(delta.zero)), "ids": [id.hex() for id in delta.data.values()],
+        "records": [row.id.hex() for row, _ in delta.records], "record_bytes": delta.record_bytes,
+        "sha256": hashlib.sha256(made).hexdigest(),
+    }
+
+
 READERS = {
     "store_config": read_store_config, "chunk": read_chunk, "block_set": read_set,
     "segment_header": lambda data, _: segment_fields(data)[1], "record": read_record, "segment": read_segment,
     "unsealed_segment": read_unsealed, "run": read_run, "layer": read_layer, "image_record": read_image_record,
-    "gc_state": read_gc_state, "quarantine": read_quarantine,
+    "gc_state": read_gc_state, "quarantine": read_quarantine, "delta": read_delta,
 }
 
 
@@ -392,6 +405,50 @@ class ACopyOfTheStore(unittest.TestCase):
         self.assertEqual(os.fstat(handle).st_ino, os.stat(lock).st_ino)
         os.close(handle)
         self.assertEqual(len(calls), 2)
+
+
+class Deltas(unittest.TestCase):
+    base = VECTORS / "delta-base.raw"
+
+    def program(self, *arguments):
+        out, err = io.StringIO(), io.StringIO()
+        with mock.patch("sys.argv", ["delta_reader.py", *map(str, arguments)]), redirect_stdout(out), redirect_stderr(err):
+            status = delta_reader.main()
+        return status, out.getvalue(), err.getvalue()
+
+    def test_apply_makes_the_target_of_the_base(self):
+        with tempfile.TemporaryDirectory() as place:
+            for entry in INDEX["vectors"]:
+                if entry["structure"] == "delta" and "fields" in entry:
+                    out = Path(place) / entry["file"]
+                    base = self.base if entry["fields"]["base"] else "-"
+                    self.assertEqual(self.program("apply", VECTORS / entry["file"], base, out), (0, "", ""))
+                    self.assertEqual(hashlib.sha256(out.read_bytes()).hexdigest(), entry["fields"]["sha256"])
+
+    def test_apply_refuses_another_disk_and_leaves_no_file(self):
+        with tempfile.TemporaryDirectory() as place:
+            other, out = Path(place) / "other", Path(place) / "out"
+            data = self.base.read_bytes()
+            for wrong in (data[:-1], data + b"\0", data[:-1] + b"x"):
+                other.write_bytes(wrong)
+                status, _, err = self.program("apply", VECTORS / "delta.bin", other, out)
+                self.assertEqual((status, "not the base" in err), (1, True))
+            self.assertEqual(os.listdir(place), ["other"])
+
+    def test_show_tells_what_a_delta_is(self):
+        status, shown, _ = self.program("show", VECTORS / "delta.bin", "--json")
+        self.assertEqual(status, 0)
+        self.assertEqual((json.loads(shown)["data_blocks"], json.loads(shown)["zero_blocks"]), (2, 1))
+        status, _, err = self.program("show", VECTORS / "broken" / "delta-hash.bin")
+        self.assertEqual((status, "Hash" in err), (1, True))
+
+    def test_every_flipped_bit_is_found(self):
+        good = (VECTORS / "delta.bin").read_bytes()
+        for bit in range(8 * len(good)):
+            bad = bytearray(good)
+            bad[bit // 8] ^= 1 << bit % 8
+            with self.assertRaises(reader.Damage, msg=f"bit {bit}"):
+                delta_reader.read_delta(bytes(bad))
 
 
 class Payloads(unittest.TestCase):

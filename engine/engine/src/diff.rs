@@ -51,11 +51,36 @@ type Chunk = Result<(BlockIndex, ChunkId), StoreError>;
 /// Compares two images, related or not. Reads no chunk: related images cost what their own layers hold, unrelated
 /// ones a look at every id.
 pub(crate) fn diff(base: &OpenImage<'_>, image: &OpenImage<'_>) -> Result<Diff, EngineError> {
-    let candidates = base.stack().may_differ(image.stack());
     let mut extents = Extents {
         image,
         list: Vec::new(),
     };
+    walk(base, image, |block, chunk| {
+        let kind = match chunk {
+            Some(_) => ExtentKind::Data,
+            None => ExtentKind::Zero,
+        };
+        extents.push(block, kind);
+        Ok(())
+    })?;
+    let (base_size, size) = (base.record().virtual_size, image.record().virtual_size);
+    Ok(Diff {
+        base_size,
+        size,
+        extents: extents.list,
+    })
+}
+
+/// Names every block of the image in which it differs from the base, ascending, with the chunk it holds; with nothing,
+/// if it reads as zeros and the base has a chunk there.
+pub(crate) fn walk(
+    base: &OpenImage<'_>,
+    image: &OpenImage<'_>,
+    mut each: impl FnMut(BlockIndex, Option<ChunkId>) -> Result<(), EngineError>,
+) -> Result<(), EngineError> {
+    let block_count = image.stack().block_count();
+    let mut candidates = base.stack().may_differ(image.stack());
+    candidates.truncate(block_count);
     for run in joined(candidates.runs()) {
         let mut ours = image.stack().chunks_in(run.clone()).peekable();
         let mut theirs = base.stack().chunks_in(run).peekable();
@@ -73,17 +98,11 @@ pub(crate) fn diff(base: &OpenImage<'_>, image: &OpenImage<'_>) -> Result<Diff, 
                 .transpose()?;
             match (our, their) {
                 (Some((_, our)), Some((_, their))) if our == their => {}
-                (Some(_), _) => extents.push(block, ExtentKind::Data),
-                (None, _) => extents.push(block, ExtentKind::Zero),
+                (our, _) => each(block, our.map(|(_, id)| id))?,
             }
         }
     }
-    let (base_size, size) = (base.record().virtual_size, image.record().virtual_size);
-    Ok(Diff {
-        base_size,
-        size,
-        extents: extents.list,
-    })
+    Ok(())
 }
 
 /// A damaged page has no block; it sorts first, so that its error comes out.
@@ -113,16 +132,13 @@ struct Extents<'a> {
 }
 
 impl Extents<'_> {
-    /// Adds a block; what lies past the image's end is clipped away.
+    /// Adds a block, cut at the image's end.
     fn push(&mut self, block: BlockIndex, kind: ExtentKind) {
         let record = self.image.record();
         let offset = block.byte_offset(record.block_size);
         let end = record
             .virtual_size
             .min(offset + u64::from(record.block_size.bytes()));
-        if offset >= end {
-            return;
-        }
         match self.list.last_mut() {
             Some(last) if last.kind == kind && last.offset + last.length == offset => {
                 last.length += end - offset

@@ -3,8 +3,9 @@
 use crate::put::put;
 use crate::source::RawDisk;
 use crate::{
-    Destination, Diff, EngineError, GetReport, ImageInfo, OpenImage, PutReport, PutRequest, Source,
-    Statistics, Task, Usage, Workers, diff, get, usage,
+    DeltaApplied, DeltaDestination, DeltaReport, DeltaRequest, Destination, Diff, EngineError,
+    GetReport, ImageInfo, OpenImage, PutReport, PutRequest, Source, Statistics, Task, Usage,
+    Workers, delta, diff, get, usage,
 };
 use std::io;
 use std::path::Path;
@@ -91,13 +92,22 @@ impl Engine {
     pub fn put(&self, request: PutRequest<'_>, task: Task<'_>) -> Result<PutReport, EngineError> {
         let session = self.store.begin()?;
         let report = put(&session, self.workers, request, task)?;
-        // The image is there whatever comes of this: it only keeps later reads from walking deep stacks.
-        let deep = OpenImage::open(&session, &report.record.name)
-            .is_ok_and(|image| image.stack().wants_coalescing());
         drop(session);
-        match deep.then(|| self.store.coalesce(&report.record.name)) {
-            Some(Ok(record)) => Ok(PutReport { record, ..report }),
+        // The image is there whatever comes of this: it only keeps later reads from walking deep stacks.
+        match self.coalesce_if_deep(&report.record.name) {
+            Ok(Some(record)) => Ok(PutReport { record, ..report }),
             _ => Ok(report),
+        }
+    }
+
+    /// Puts an image with a deep stack on a layer of its own; returns its new record.
+    fn coalesce_if_deep(&self, name: &ImageName) -> Result<Option<ImageRecord>, EngineError> {
+        let session = self.store.begin()?;
+        let deep = OpenImage::open(&session, name)?.stack().wants_coalescing();
+        drop(session);
+        match deep {
+            true => Ok(Some(self.store.coalesce(name)?)),
+            false => Ok(None),
         }
     }
 
@@ -166,6 +176,63 @@ impl Engine {
             &OpenImage::open(&session, base)?,
             &OpenImage::open(&session, image)?,
         )
+    }
+
+    /// Writes the delta stream that turns one image into another, or, without a base, one that holds all of it. Once
+    /// this returns, a file is durable, under its name.
+    ///
+    /// # Errors
+    /// [`EngineError`] for what the store or the destination say. A new file is then not there.
+    pub fn create_delta(
+        &self,
+        base: Option<&ImageName>,
+        image: &ImageName,
+        to: DeltaDestination<'_>,
+        task: Task<'_>,
+    ) -> Result<DeltaReport, EngineError> {
+        let session = self.store.begin()?;
+        let base = base
+            .map(|base| OpenImage::open(&session, base))
+            .transpose()?;
+        let image = OpenImage::open(&session, image)?;
+        delta::create::create(self.workers, &session, (base.as_ref(), &image), to, task)
+    }
+
+    /// Tells how long the stream of [`Self::create_delta`] would be, to the byte, without reading any chunk.
+    ///
+    /// # Errors
+    /// [`EngineError::Store`].
+    pub fn size_delta(
+        &self,
+        base: Option<&ImageName>,
+        image: &ImageName,
+    ) -> Result<DeltaReport, EngineError> {
+        let session = self.store.begin()?;
+        let base = base
+            .map(|base| OpenImage::open(&session, base))
+            .transpose()?;
+        let image = OpenImage::open(&session, image)?;
+        delta::create::size(&session, base.as_ref(), &image)
+    }
+
+    /// Makes an image of a delta stream; its base must be in the store. Once this returns the image is durable.
+    ///
+    /// # Errors
+    /// [`EngineError::Delta`] if the stream is damaged or does not fit; [`StoreError::ImageExists`] if the name is
+    /// taken. No image is left, and nothing that collection does not take.
+    pub fn apply_delta(
+        &self,
+        request: DeltaRequest<'_>,
+        task: Task<'_>,
+    ) -> Result<DeltaApplied, EngineError> {
+        let session = self.store.begin()?;
+        let applied = delta::apply::apply(&session, self.workers, request, task)?;
+        drop(session);
+        // The image is there whatever comes of this: it only keeps later reads from walking deep stacks.
+        match self.coalesce_if_deep(&applied.record.name) {
+            Ok(Some(record)) => Ok(DeltaApplied { record, ..applied }),
+            _ => Ok(applied),
+        }
     }
 
     /// Returns what some images cost, or all if none is named.

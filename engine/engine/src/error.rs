@@ -1,5 +1,6 @@
 //! What can go wrong with images.
 
+use crate::DeltaError;
 use std::io;
 use std::path::PathBuf;
 use tegula_format::{BlockSize, ImageDigest, ImageName};
@@ -12,6 +13,9 @@ pub enum EngineError {
     /// The store says no, or is damaged.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A delta stream is not what it should be, or does not fit.
+    #[error(transparent)]
+    Delta(Box<DeltaError>),
     /// The store's directory cannot be used.
     #[error("cannot open {}", path.display())]
     Directory {
@@ -115,6 +119,12 @@ pub enum EngineError {
     /// The caller asked to stop. Nothing was published.
     #[error("interrupted")]
     Interrupted,
+}
+
+impl From<DeltaError> for EngineError {
+    fn from(error: DeltaError) -> Self {
+        Self::Delta(Box::new(error))
+    }
 }
 
 impl EngineError {

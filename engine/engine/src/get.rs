@@ -9,7 +9,7 @@ use tegula_format::{
     BlockIndex, BlockSet, BlockSize, Blocks, ChunkId, ImageDigest, ImageDigester, RunRow,
 };
 use tegula_io::{Buffer, Existing, Pending, TargetFile};
-use tegula_store::{ChunkDamage, Session, StoreError, decode_record};
+use tegula_store::{ChunkDamage, Session, StoreError, compress, decode_record};
 
 /// Blocks that are resolved and sorted together; bounds the memory of a get whatever the image's length.
 const WINDOW_BLOCKS: usize = 8192;
@@ -249,7 +249,7 @@ fn differing_blocks(
 
 /// A read of a segment and the blocks that its records fill.
 #[derive(Debug)]
-struct Read {
+pub(crate) struct Read {
     /// The records, ascending and close together.
     rows: Vec<(RunRow, Vec<BlockIndex>)>,
     bytes: Option<Pending<Buffer>>,
@@ -274,7 +274,7 @@ impl Read {
     }
 
     /// Begins the read; where the storage can, it goes on behind the caller's back.
-    fn start(&mut self, session: &Session) {
+    pub(crate) fn start(&mut self, session: &Session) {
         // If the segment cannot be opened, each of its chunks is tried by itself, which gives the error or heals it.
         self.bytes = session.read_segment(self.first(), self.length()).ok();
     }
@@ -282,9 +282,32 @@ impl Read {
     /// Waits for the bytes, and returns each record's verified block. What is not as the index says is read again by
     /// the segments' own tables before it is given up.
     fn finish(
-        mut self,
+        self,
         session: &Session,
         mut each: impl FnMut(&[BlockIndex], &[u8]) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        self.finish_both(session, |blocks, block, _| each(blocks, block))
+    }
+
+    /// As [`Self::finish`], but hands over the records as they are stored, once what they hold is verified. A chunk that
+    /// had to be read elsewhere is compressed anew.
+    pub(crate) fn finish_records(
+        self,
+        session: &Session,
+        mut each: impl FnMut(&[BlockIndex], &[u8]) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        let level = session.store().config().zstd_level;
+        self.finish_both(session, |blocks, block, record| match record {
+            Ok(record) => each(blocks, record),
+            Err(id) => each(blocks, &compress(id, block, level).record),
+        })
+    }
+
+    /// Hands over each block with its record, or with its id if the record was not good.
+    fn finish_both(
+        mut self,
+        session: &Session,
+        mut each: impl FnMut(&[BlockIndex], &[u8], Result<&[u8], ChunkId>) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
         let bytes = self
             .bytes
@@ -296,12 +319,12 @@ impl Read {
         for (row, blocks) in &self.rows {
             let from = (row.offset - start) as usize;
             let record = bytes.get(from..from + row.record_bytes());
-            let decoded = record
+            let sound = record
                 .ok_or(ChunkDamage::PastEnd)
-                .and_then(|record| decode_record(record, &row.id, &mut block));
-            match decoded {
-                Ok(()) => each(blocks, &block)?,
-                Err(_) => each(blocks, &session.read_chunk(&row.id)?)?,
+                .and_then(|record| decode_record(record, &row.id, &mut block).map(|()| record));
+            match sound {
+                Ok(record) => each(blocks, &block, Ok(record))?,
+                Err(_) => each(blocks, &session.read_chunk(&row.id)?, Err(row.id))?,
             }
         }
         Ok(())
@@ -309,7 +332,7 @@ impl Read {
 }
 
 /// Puts the records of many blocks into long reads, each chunk once.
-fn plan_reads(
+pub(crate) fn plan_reads(
     session: &Session,
     blocks: &[(BlockIndex, ChunkId)],
 ) -> Result<Vec<Read>, StoreError> {

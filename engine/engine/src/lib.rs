@@ -4,6 +4,7 @@
 //! compresses (or reads, decompresses and verifies) on all cores with bounded memory, and one thread writes in order.
 //! How chunks, layers and records are kept is [`tegula_store`]'s business; which bytes they are, [`tegula_format`]'s.
 
+mod delta;
 mod diff;
 mod engine;
 mod error;
@@ -16,6 +17,10 @@ mod usage;
 mod walk;
 mod workers;
 
+pub use delta::{
+    DeltaApplied, DeltaDestination, DeltaError, DeltaReport, DeltaRequest, DeltaSource,
+    DeltaSummary, show_delta,
+};
 pub use diff::{Diff, Extent, ExtentKind};
 pub use engine::Engine;
 pub use error::EngineError;
@@ -28,7 +33,8 @@ pub use usage::{ImageInfo, ImageUsage, Statistics, Usage};
 pub use workers::Workers;
 
 pub use tegula_format::{
-    BlockSize, ImageDigest, ImageName, ImageRecord, NameError, ZSTD_LEVEL_MAX, ZSTD_LEVEL_MIN,
+    BlockSize, DeltaEnd, ImageDigest, ImageName, ImageRecord, NameError, ZSTD_LEVEL_MAX,
+    ZSTD_LEVEL_MIN,
 };
 pub use tegula_io::{Backend, BackendPreference, FileKind, SourceError, TargetError};
 pub use tegula_store::{

@@ -148,7 +148,7 @@ fn refuse_upper_part_alone(
 }
 
 /// Says no before any work is done; whoever takes the name meanwhile is noticed at the commit.
-fn refuse_taken(session: &Session, name: &ImageName) -> Result<(), StoreError> {
+pub(crate) fn refuse_taken(session: &Session, name: &ImageName) -> Result<(), StoreError> {
     match session.image(name) {
         Err(StoreError::ImageNotFound { .. }) => Ok(()),
         // An interrupted rename may have left an old name behind: only the whole list tells.
@@ -493,7 +493,7 @@ fn put_stream(
 }
 
 /// Fills a buffer as far as the stream goes.
-fn read_full(stream: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
+pub(crate) fn read_full(stream: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         match stream.read(rest) {

@@ -25,6 +25,10 @@ pub enum Structure {
     GcState,
     /// List of quarantined places (SPEC 10).
     Quarantine,
+    /// Delta stream (SPEC 15).
+    Delta,
+    /// The trailer of a delta stream (SPEC 15.5).
+    DeltaTrailer,
 }
 
 impl fmt::Display for Structure {
@@ -40,6 +44,8 @@ impl fmt::Display for Structure {
             Self::ImageRecord => "image record",
             Self::GcState => "collection state",
             Self::Quarantine => "quarantine list",
+            Self::Delta => "delta stream",
+            Self::DeltaTrailer => "delta stream's trailer",
         })
     }
 }

@@ -10,6 +10,7 @@ mod block;
 mod block_set;
 mod chunk_id;
 mod corruption;
+mod delta;
 mod envelope;
 mod gc_state;
 mod image_digest;
@@ -27,6 +28,10 @@ pub use block::{BlockIndex, BlockSize, IMAGE_BYTES_MAX};
 pub use block_set::{BlockSet, Blocks};
 pub use chunk_id::{ChunkId, Hex};
 pub use corruption::{Corruption, Structure};
+pub use delta::{
+    DELTA_TRAILER_BYTES, DELTA_TRAILER_HASHED_BYTES, DELTA_TRAILER_MAGIC, DeltaEnd, DeltaHeader,
+    DeltaParts, DeltaTrailer,
+};
 pub use envelope::{ENVELOPE_BYTES, VERSION, envelope_length};
 pub use gc_state::{CONDEMNED_BYTES_MAX, GcState};
 pub use image_digest::{DIGEST_GROUP_BLOCKS, ImageDigest, ImageDigester};

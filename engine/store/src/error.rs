@@ -2,7 +2,7 @@
 
 use crate::ChunkDamage;
 use std::io;
-use tegula_format::{ChunkId, Corruption, ImageName, LayerId, SegmentNumber};
+use tegula_format::{ChunkId, Corruption, ImageDigest, ImageName, LayerId, SegmentNumber};
 use tegula_io::StorePath;
 
 /// An error of the store. Each variant is a decision its caller can make; the fields say what, where, found, expected.
@@ -60,6 +60,14 @@ pub enum StoreError {
     ImageChanged {
         /// The name.
         name: ImageName,
+    },
+    /// What was to become an image is not the image it was said to be. Nothing was published.
+    #[error("the blocks have digest {found}, not {expected}")]
+    OtherImage {
+        /// The digest it was to have.
+        expected: ImageDigest,
+        /// The digest of its blocks.
+        found: ImageDigest,
     },
     /// A chunk that an image needs stands nowhere in the store.
     #[error("chunk {id} is in no segment")]

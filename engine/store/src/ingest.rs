@@ -1,7 +1,7 @@
 //! Writing: new chunks into segments, then a layer, then the image record that makes it all count (SPEC 12).
 
 use crate::index::{Run, publish_run};
-use crate::layer::{IdTable, NewLayer};
+use crate::layer::{IdTable, Ids, NewLayer};
 use crate::segment::SegmentWriter;
 use crate::{Encoded, Index, LayerStack, Session, Store, StoreError, codec, files, index, paths};
 use std::collections::HashSet;
@@ -228,7 +228,20 @@ impl<'a> Ingest<'a> {
         image: NewImage<'_>,
         ids: IdTable<'_>,
     ) -> Result<(ImageRecord, IngestTotals), StoreError> {
-        self.finish_where(image, ids, &mut || Ok(()))
+        self.publish(image, ids.finish()?, None, &mut || Ok(()))
+    }
+
+    /// Publishes an image as [`Self::finish`] does, if it turns out to be the one expected.
+    ///
+    /// # Errors
+    /// [`StoreError::OtherImage`] if it has another digest; nothing is published then.
+    pub fn finish_as(
+        self,
+        expected: ImageDigest,
+        image: NewImage<'_>,
+        ids: Ids<'_>,
+    ) -> Result<(ImageRecord, IngestTotals), StoreError> {
+        self.publish(image, ids, Some(expected), &mut || Ok(()))
     }
 
     /// As [`Self::finish`], if `allowed`, asked under the commit lock right before the record is published, has nothing
@@ -237,6 +250,16 @@ impl<'a> Ingest<'a> {
         self,
         image: NewImage<'_>,
         ids: IdTable<'_>,
+        allowed: &mut dyn FnMut() -> Result<(), StoreError>,
+    ) -> Result<(ImageRecord, IngestTotals), StoreError> {
+        self.publish(image, ids.finish()?, None, allowed)
+    }
+
+    fn publish(
+        self,
+        image: NewImage<'_>,
+        ids: Ids<'_>,
+        expected: Option<ImageDigest>,
         allowed: &mut dyn FnMut() -> Result<(), StoreError>,
     ) -> Result<(ImageRecord, IngestTotals), StoreError> {
         let environment = self.session.environment();
@@ -255,9 +278,13 @@ impl<'a> Ingest<'a> {
             parent: base.map(LayerStack::reference),
             data,
             zero,
-            ids: ids.finish()?,
+            ids,
         };
         let digest = digest_of(self.session, base, &layer)?;
+        if let Some(expected) = expected.filter(|expected| *expected != digest) {
+            let found = digest;
+            return Err(StoreError::OtherImage { expected, found });
+        }
         let data_blocks = count_data(self.session, base, &layer);
         let id = layer.publish(self.session, self.id)?;
         // Another writer's sealed segment that we found by its name may not be durable under it yet, nor a layer.

@@ -1,6 +1,7 @@
 //! Layers on disk: opened mapped, written once (SPEC 6).
 
 use crate::files::TemporaryFile;
+use crate::spool::{Spool, Spooled};
 use crate::{Environment, Session, StoreError, files, paths};
 use std::sync::atomic::{AtomicBool, Ordering};
 use tegula_format::{
@@ -176,22 +177,16 @@ impl Layer {
 
 /// Gathers the chunk ids of a layer in block order: in memory while they are few, else in a temporary file.
 #[derive(Debug)]
-pub struct IdTable<'a> {
-    environment: &'a Environment,
-    tail: Buffer,
-    spool: Option<TemporaryFile<'a>>,
-}
-
-/// Ids kept in memory before they go to a file: half a million blocks' worth.
-const TAIL_BYTES_MAX: usize = 16 << 20;
+pub struct IdTable<'a>(Spool<'a>);
 
 impl<'a> IdTable<'a> {
     pub(crate) fn new(environment: &'a Environment) -> Self {
-        Self {
-            environment,
-            tail: Buffer::default(),
-            spool: None,
-        }
+        Self(Spool::within(environment))
+    }
+
+    /// Begins an empty table.
+    pub fn begin(session: &'a Session) -> Self {
+        Self::new(session.environment())
     }
 
     /// Adds the chunk of the next block.
@@ -199,56 +194,30 @@ impl<'a> IdTable<'a> {
     /// # Errors
     /// [`StoreError::Io`] if the table has outgrown memory and cannot be written.
     pub fn push(&mut self, id: &ChunkId) -> Result<(), StoreError> {
-        if self.tail.len() + 32 > TAIL_BYTES_MAX {
-            self.spill()?;
-        }
-        self.tail.as_vec_mut().extend_from_slice(id.as_bytes());
-        Ok(())
-    }
-
-    fn spill(&mut self) -> Result<(), StoreError> {
-        if self.spool.is_none() {
-            self.spool = Some(TemporaryFile::create(self.environment)?);
-        }
-        let spool = self.spool.as_mut().expect("because it was just made");
-        spool.append(std::mem::take(&mut self.tail))
+        self.0.append(id.as_bytes())
     }
 
     /// Returns all ids in one piece: mapped, if they went to a file.
-    pub(crate) fn finish(mut self) -> Result<Ids<'a>, StoreError> {
-        if self.spool.is_some() {
-            self.spill()?;
-        }
-        match self.spool {
-            None => Ok(Ids {
-                bytes: Mapped::new(self.tail.to_vec()),
-                _spool: None,
-            }),
-            Some(mut spool) => {
-                let bytes = spool.map()?;
-                Ok(Ids {
-                    bytes,
-                    _spool: Some(spool),
-                })
-            }
-        }
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn finish(self) -> Result<Ids<'a>, StoreError> {
+        Ok(Ids(self.0.finish()?))
     }
 }
 
 /// The chunk ids of a layer, 32 bytes each.
 #[derive(Debug)]
-pub(crate) struct Ids<'a> {
-    bytes: Mapped,
-    _spool: Option<TemporaryFile<'a>>,
-}
+pub struct Ids<'a>(Spooled<'a>);
 
 impl Ids<'_> {
-    pub(crate) fn as_slice(&self) -> &[u8] {
-        self.bytes.as_slice()
+    /// Returns the bytes of all ids.
+    pub fn as_slice(&self) -> &[u8] {
+        self.0.as_slice()
     }
 
     /// Returns the ids one by one.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = ChunkId> + '_ {
+    pub fn iter(&self) -> impl Iterator<Item = ChunkId> + '_ {
         self.as_slice()
             .chunks_exact(32)
             .filter_map(|id| id.first_chunk().copied())

@@ -8,7 +8,7 @@ use std::error::Error;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use tegula_engine::{EngineError, FileKind, SourceError, StoreError, TargetError};
+use tegula_engine::{DeltaError, EngineError, FileKind, SourceError, StoreError, TargetError};
 
 /// How a command ended that did what it was to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,6 +136,7 @@ fn hint(failure: &Failure) -> Option<&'static str> {
 fn engine_hint(error: &EngineError) -> Option<&'static str> {
     Some(match error {
         EngineError::Store(error) => return store_hint(error),
+        EngineError::Delta(error) => return delta_hint(error),
         EngineError::Directory { source, .. } => match source.kind() {
             ErrorKind::NotFound => {
                 "check the path; `tegula --store PATH init` makes a store in a directory whose parent exists"
@@ -170,6 +171,27 @@ fn engine_hint(error: &EngineError) -> Option<&'static str> {
     })
 }
 
+fn delta_hint(error: &DeltaError) -> Option<&'static str> {
+    Some(match error {
+        DeltaError::Read { source, .. } => return system_hint(source.kind()),
+        DeltaError::Damaged { source, .. } if source.needs_newer_program() => {
+            "nothing is damaged; use the version of tegula that wrote it"
+        }
+        DeltaError::Damaged { .. }
+        | DeltaError::Chunk { .. }
+        | DeltaError::ChunkNotCarried { .. }
+        | DeltaError::OtherTarget { .. } => {
+            "nothing was made of it; `tegula delta show FILE` checks a delta, get it anew from where it was made"
+        }
+        DeltaError::OtherBlockSize { .. } => {
+            "a delta is for stores with its own block size; `tegula init --block-size` makes one"
+        }
+        DeltaError::BaseMissing { .. } => {
+            "put that image first, under any name; `tegula ls --json` shows the digests of those that are here"
+        }
+    })
+}
+
 fn store_hint(error: &StoreError) -> Option<&'static str> {
     Some(match error {
         StoreError::Io { source, .. } => match source.kind() {
@@ -197,6 +219,7 @@ fn store_hint(error: &StoreError) -> Option<&'static str> {
             "choose another name; put --replace takes the place of an image"
         }
         StoreError::ImageChanged { .. } => "look at it again with `tegula show`, then try again",
+        StoreError::OtherImage { .. } => "nothing was put",
         StoreError::Busy { .. } => "try again when it is done",
         StoreError::OutOfSegments => "put further images into a new store",
     })

@@ -2,6 +2,7 @@
 
 pub(crate) mod coalesce;
 pub(crate) mod completions;
+pub(crate) mod delta;
 pub(crate) mod demo;
 pub(crate) mod diff;
 pub(crate) mod du;

@@ -287,6 +287,58 @@ fn verify_gc_and_repair_have_their_keys() {
     check(&mended["remaining"][0], &FINDING);
 }
 
+const STREAM: [(&str, Is); 10] = [
+    ("block_size", Is::Count),
+    ("base_size", Is::CountOrNull),
+    ("base_digest", Is::TextOrNull),
+    ("size", Is::Count),
+    ("digest", Is::Text),
+    ("data_blocks", Is::Count),
+    ("zero_blocks", Is::Count),
+    ("records", Is::Count),
+    ("record_bytes", Is::Count),
+    ("bytes", Is::Count),
+];
+
+#[test]
+fn the_delta_commands_have_their_keys() {
+    let world = World::new();
+    world.put("one", &[1, 2]);
+    world.put("two", &[1, 0]);
+    let file = world.file("delta");
+    let stream = |more: &[(&'static str, Is)]| [&STREAM[..], more].concat();
+    let pair = [("base", Is::TextOrNull), ("image", Is::Text)];
+    check(&world.json(["delta", "size", "one", "two"]), &stream(&pair));
+    check(
+        &world.json(["delta", "size", "--full", "two"]),
+        &stream(&pair),
+    );
+    let made = [("destination", Is::Text), ("seconds", Is::Number)];
+    let create = ["delta", "create", "one", "two", "-o", &file];
+    check(&world.json(create), &stream(&made));
+    let shown = world.json(["delta", "show", &file]);
+    check(
+        &shown,
+        &stream(&[("file", Is::Text), ("extents", Is::List)]),
+    );
+    let extent = [
+        ("offset", Is::Count),
+        ("length", Is::Count),
+        ("type", Is::Text),
+    ];
+    check(&shown["extents"][0], &extent);
+    let applied = [
+        ("bytes", Is::Count),
+        ("records", Is::Count),
+        ("new_chunks", Is::Count),
+        ("new_bytes", Is::Count),
+        ("stored_new_bytes", Is::Count),
+        ("seconds", Is::Number),
+    ];
+    let apply = world.json(["delta", "apply", &file, "three"]);
+    check(&apply, &[&RECORD[..], &applied].concat());
+}
+
 #[test]
 fn completions_are_printed_for_every_shell() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {

@@ -11,6 +11,7 @@
 )]
 
 mod damage;
+mod deltas;
 mod demo;
 mod destinations;
 mod documents;

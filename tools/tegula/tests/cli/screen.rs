@@ -6,7 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 17] = [
     "init",
     "put",
     "get",
@@ -15,6 +15,7 @@ const COMMANDS: [&str; 16] = [
     "rename",
     "rm",
     "diff",
+    "delta",
     "stats",
     "du",
     "verify",

@@ -1,0 +1,22 @@
+//! Delta streams: what turns one image into another, as one file (SPEC 15).
+//!
+//! A stream holds which blocks differ, which are zeroed, the chunk of each that differs, and the records of those chunks
+//! that the base image does not have. [`create`] makes one of two images of a store, [`apply`] makes an image of it in
+//! a store that has the base.
+//!
+//! What holds everywhere: a stream names its base and its target by digest; nothing is written before the base is known
+//! to be the right one, and nothing counts before the target is.
+
+pub(crate) mod apply;
+pub(crate) mod create;
+mod error;
+mod show;
+mod sink;
+mod sorted;
+mod stream;
+mod walk;
+
+pub use apply::{DeltaApplied, DeltaRequest, DeltaSource};
+pub use create::{DeltaDestination, DeltaReport};
+pub use error::DeltaError;
+pub use show::{DeltaSummary, show_delta};

@@ -1,0 +1,52 @@
+//! `tegula delta size`: tells how long a stream would be.
+
+use super::fields::{Pair, StreamFields};
+use crate::context::Context;
+use crate::failure::{Failure, Outcome};
+use crate::output::Report;
+use clap::Args;
+use serde::Serialize;
+
+const EXAMPLES: &str = "\
+Examples:
+  tegula delta size debian-12 web-1
+  tegula delta size debian-12 web-1 --json | jq .bytes
+
+Exact to the byte: what `tegula delta create` would write. No data is read.";
+
+/// Tell how large a delta would be, to the byte
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Size {
+    #[command(flatten)]
+    pair: Pair,
+}
+
+#[derive(Debug, Serialize)]
+struct Sized {
+    base: Option<String>,
+    image: String,
+    #[serde(flatten)]
+    stream: StreamFields,
+}
+
+impl Report for Sized {
+    fn text(&self, verbose: bool) -> String {
+        let base = self.base.as_deref().unwrap_or("nothing");
+        let lines = self.stream.lines(verbose);
+        format!("from {base} to {}\n{lines}", self.image)
+    }
+}
+
+impl Size {
+    pub(crate) fn run(&self, context: &Context) -> Result<Outcome, Failure> {
+        let (base, image) = self.pair.images()?;
+        let report = context.open()?.size_delta(base, image)?;
+        context.output.print(&Sized {
+            base: base.map(ToString::to_string),
+            image: image.to_string(),
+            stream: StreamFields::from(&report),
+        })?;
+        Ok(Outcome::Done)
+    }
+}
