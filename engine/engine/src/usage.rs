@@ -1,10 +1,15 @@
-//! What images cost: set algebra on the places of their chunks.
+//! What images cost: set algebra on the places of their chunks, and on their layers.
+//!
+//! An image's bytes on disk are the records of its chunks, a row in a segment's table of contents for each, the files of
+//! its layers, and its own record. Not counted are the 137 bytes of head and trailer that a segment has, whatever is in
+//! it, and the index, which is derived.
 
-use crate::{EngineError, OpenImage};
-use tegula_format::{ImageName, ImageRecord};
-use tegula_store::{LiveSet, SegmentTables, Session};
+use crate::EngineError;
+use std::collections::HashMap;
+use tegula_format::{ImageName, ImageRecord, LayerId, TOC_ROW_BYTES};
+use tegula_store::{LayerStack, LiveSet, SegmentTables, Session};
 
-/// What one image costs. All byte counts but the first two are bytes of chunk records on disk.
+/// What one image costs. All byte counts but the first two are bytes on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageUsage {
     /// The image's name.
@@ -13,14 +18,15 @@ pub struct ImageUsage {
     pub virtual_size: u64,
     /// Bytes of its blocks that hold data, before compression, duplicates counted each time.
     pub logical_bytes: u64,
-    /// Records of all chunks it needs.
+    /// All that it needs.
     pub stored_bytes: u64,
-    /// Records that only it needs: what deleting it, and nothing else, makes garbage.
+    /// What only it needs: to the byte what deleting it, and nothing else, lets a collection free that leaves no
+    /// garbage, heads and trailers of segments apart.
     pub exclusive_bytes: u64,
 }
 
 impl ImageUsage {
-    /// Returns the bytes of records that other images need too.
+    /// Returns the bytes that other images need too.
     pub fn shared_bytes(&self) -> u64 {
         self.stored_bytes - self.exclusive_bytes
     }
@@ -31,9 +37,9 @@ impl ImageUsage {
 pub struct Usage {
     /// Each by itself, by name.
     pub images: Vec<ImageUsage>,
-    /// Records that at least one of them needs.
+    /// What at least one of them needs.
     pub stored_bytes: u64,
-    /// Records that no other image needs: what deleting all of them makes garbage.
+    /// What no other image needs: what deleting all of them lets a collection free.
     pub together_bytes: u64,
 }
 
@@ -96,56 +102,108 @@ fn ratio(whole: u64, part: u64) -> f64 {
 }
 
 /// Computes what some images cost, seen among all.
+///
+/// Goes through the images twice, one at a time: first to learn what more than one of them needs, then to see what each
+/// has for itself. So the sets that are held are of the store's chunks, however many images there are.
 pub(crate) fn usage(session: &Session, names: &[ImageName]) -> Result<Usage, EngineError> {
     let records = session.images()?;
     for name in names {
         session.image(name)?;
     }
     let chosen = |record: &ImageRecord| names.is_empty() || names.contains(&record.name);
-    let sets = live_sets(session, &records)?;
-    let mut tables = SegmentTables::new(session);
+    let mut sums = Sums::new(session);
     // What exactly one image needs: everything, less what was seen a second time.
     let (mut once, mut again) = (LiveSet::default(), LiveSet::default());
     let (mut inside, mut outside) = (LiveSet::default(), LiveSet::default());
-    for (record, set) in records.iter().zip(&sets) {
+    let mut layers: HashMap<LayerId, LayerUse> = HashMap::new();
+    let mut records_inside = 0;
+    for record in &records {
+        let stack = LayerStack::of_image(session, record)?;
+        let set = LiveSet::of_image(session, &stack)?;
+        for layer in stack.layers() {
+            let used = layers.entry(layer.id()).or_default();
+            used.bytes = layer.file_bytes();
+            used.images += 1;
+            used.chosen += u64::from(chosen(record));
+        }
         let mut both = set.clone();
         both.intersect_with(&once);
         again.union_with(&both);
-        once.union_with(set);
-        if chosen(record) {
-            inside.union_with(set)
-        } else {
-            outside.union_with(set)
+        once.union_with(&set);
+        match chosen(record) {
+            true => {
+                inside.union_with(&set);
+                records_inside += record.encode().len() as u64;
+            }
+            false => outside.union_with(&set),
         }
     }
     let mut images = Vec::new();
-    for (record, set) in records
-        .iter()
-        .zip(sets)
-        .filter(|(record, _)| chosen(record))
-    {
-        let stored_bytes = set.stored_bytes(&mut tables)?;
-        let mut exclusive = set;
-        exclusive.subtract(&again);
+    for record in records.iter().filter(|record| chosen(record)) {
+        let stack = LayerStack::of_image(session, record)?;
+        let mut set = LiveSet::of_image(session, &stack)?;
+        let own_layers = || {
+            stack
+                .layers()
+                .iter()
+                .filter_map(|layer| layers.get(&layer.id()))
+        };
+        let record_bytes = record.encode().len() as u64;
+        let all_layers: u64 = own_layers().map(|used| used.bytes).sum();
+        let stored_bytes = sums.of(&set)? + all_layers + record_bytes;
+        set.subtract(&again);
+        let its_layers: u64 = own_layers()
+            .filter(|used| used.images == 1)
+            .map(|used| used.bytes)
+            .sum();
         images.push(ImageUsage {
             name: record.name.clone(),
             virtual_size: record.virtual_size,
-            logical_bytes: logical_bytes(session, record)?,
+            logical_bytes: logical_bytes(record, &stack)?,
             stored_bytes,
-            exclusive_bytes: exclusive.stored_bytes(&mut tables)?,
+            exclusive_bytes: sums.of(&set)? + its_layers + record_bytes,
         });
     }
-    let stored_bytes = inside.stored_bytes(&mut tables)?;
+    let layers_where = |counts: fn(&LayerUse) -> bool| -> u64 {
+        let counted = layers.values().filter(|used| counts(used));
+        counted.map(|used| used.bytes).sum()
+    };
+    let stored_bytes = sums.of(&inside)? + layers_where(|used| used.chosen > 0) + records_inside;
     inside.subtract(&outside);
+    let only_chosen = layers_where(|used| used.chosen > 0 && used.chosen == used.images);
     Ok(Usage {
         images,
         stored_bytes,
-        together_bytes: inside.stored_bytes(&mut tables)?,
+        together_bytes: sums.of(&inside)? + only_chosen + records_inside,
     })
 }
 
+/// How many images need a layer.
+#[derive(Debug, Default)]
+struct LayerUse {
+    bytes: u64,
+    images: u64,
+    chosen: u64,
+}
+
+/// Adds up what chunks take in segments.
+#[derive(Debug)]
+struct Sums<'a>(SegmentTables<'a>);
+
+impl<'a> Sums<'a> {
+    fn new(session: &'a Session) -> Self {
+        Self(SegmentTables::new(session))
+    }
+
+    /// Returns the bytes of the records and of the rows that say where they are.
+    fn of(&mut self, places: &LiveSet) -> Result<u64, EngineError> {
+        let records = places.stored_bytes(&mut self.0)?;
+        Ok(records + places.len() * TOC_ROW_BYTES as u64)
+    }
+}
+
 /// Returns the bytes of an image's data blocks; the last block counts as far as the image goes.
-fn logical_bytes(session: &Session, record: &ImageRecord) -> Result<u64, EngineError> {
+fn logical_bytes(record: &ImageRecord, stack: &LayerStack) -> Result<u64, EngineError> {
     let block_bytes = u64::from(record.block_size.bytes());
     let whole = record.data_blocks * block_bytes;
     let tail = record.virtual_size % block_bytes;
@@ -153,38 +211,26 @@ fn logical_bytes(session: &Session, record: &ImageRecord) -> Result<u64, EngineE
         return Ok(whole);
     }
     let last = record.block_size.block_at(record.virtual_size - 1);
-    let image = OpenImage::open(session, &record.name)?;
-    Ok(if image.stack().chunk(last)?.is_some() {
-        whole - (block_bytes - tail)
-    } else {
-        whole
+    Ok(match stack.chunk(last)? {
+        Some(_) => whole - (block_bytes - tail),
+        None => whole,
     })
-}
-
-fn live_sets(session: &Session, records: &[ImageRecord]) -> Result<Vec<LiveSet>, EngineError> {
-    let sets = records.iter().map(|record| {
-        let image = OpenImage::open(session, &record.name)?;
-        Ok(LiveSet::of_image(session, image.stack())?)
-    });
-    sets.collect()
 }
 
 pub(crate) fn statistics(session: &Session) -> Result<Statistics, EngineError> {
     let records = session.images()?;
-    let mut live = LiveSet::default();
-    live_sets(session, &records)?
-        .iter()
-        .for_each(|set| live.union_with(set));
+    let (mut live, mut logical_bytes_sum) = (LiveSet::default(), 0);
+    for record in &records {
+        let stack = LayerStack::of_image(session, record)?;
+        live.union_with(&LiveSet::of_image(session, &stack)?);
+        logical_bytes_sum += logical_bytes(record, &stack)?;
+    }
     let chunk_bytes = live.len() * u64::from(session.block_size().bytes());
-    let logical: Result<Vec<_>, EngineError> = records
-        .iter()
-        .map(|record| logical_bytes(session, record))
-        .collect();
     let files = session.file_bytes()?;
     Ok(Statistics {
         images: records.len() as u64,
         virtual_bytes: records.iter().map(|record| record.virtual_size).sum(),
-        logical_bytes: logical?.iter().sum(),
+        logical_bytes: logical_bytes_sum,
         stored_bytes: files.segment_bytes,
         live_bytes: live.stored_bytes(&mut SegmentTables::new(session))?,
         chunks: live.len(),
@@ -196,7 +242,7 @@ pub(crate) fn statistics(session: &Session) -> Result<Statistics, EngineError> {
 
 pub(crate) fn info(session: &Session, name: &ImageName) -> Result<ImageInfo, EngineError> {
     let record = session.image(name)?;
-    let image = OpenImage::open(session, name)?;
+    let layers = LayerStack::of_image(session, &record)?.layers().len();
     let usage = usage(session, std::slice::from_ref(name))?.images;
     let usage = usage.into_iter().next().ok_or_else(|| {
         EngineError::Store(tegula_store::StoreError::ImageNotFound {
@@ -205,7 +251,7 @@ pub(crate) fn info(session: &Session, name: &ImageName) -> Result<ImageInfo, Eng
     })?;
     Ok(ImageInfo {
         record,
-        layers: image.stack().layers().len(),
+        layers,
         usage,
     })
 }

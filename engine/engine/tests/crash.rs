@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tegula_engine::{
     BlockSize, CollectOptions, Depth, Destination, Engine, EngineError, Environment, ImageName,
-    InitOptions, PutRequest, Source, Store, Task, Workers,
+    InitOptions, PutRequest, Source, Store, StoreError, Task, Workers,
 };
 use tegula_io::sim::{Fault, Repeat, SimDisk};
 use tegula_io::{SeededRandom, SystemClock};
@@ -83,6 +83,8 @@ struct Scenario {
     act: fn(&Engine) -> Result<(), EngineError>,
     before: Model,
     after: Model,
+    /// Whether an error means that nothing has changed.
+    is_undone: bool,
 }
 
 fn parent() -> Vec<u8> {
@@ -107,6 +109,10 @@ fn with_garbage(engine: &Engine) {
     engine.store().remove(&name("other")).unwrap();
 }
 
+fn is_put(scenario: &str) -> bool {
+    scenario.contains("put") || scenario == "replace"
+}
+
 fn scenarios() -> Vec<Scenario> {
     let two: Model = [
         ("parent".to_owned(), parent()),
@@ -129,6 +135,7 @@ fn scenarios() -> Vec<Scenario> {
         act,
         before: before.clone(),
         after: after.clone(),
+        is_undone: is_put(name),
     };
     vec![
         scenario(
@@ -302,6 +309,10 @@ fn an_error_at_any_call_loses_nothing_and_leaves_nothing() {
                     );
                     match result {
                         Ok(()) => check(&disk, &[&scenario.after], &context),
+                        // A put that fails has changed nothing, unless the disk does not let it take anything back.
+                        Err(_) if scenario.is_undone && repeat == Repeat::Once => {
+                            check(&disk, &[&scenario.before], &context);
+                        }
                         Err(_) => check(&disk, &[&scenario.before, &scenario.after], &context),
                     }
                     points += 1;
@@ -482,5 +493,78 @@ fn opening_one_image_reads_no_record_but_its_own() {
         // One more may be as long as the record of a newer name would be.
         let opened = disk.opens_of("images/") - before;
         assert!(opened <= 2, "{image:?} took {opened} records to open");
+    }
+}
+
+#[test]
+fn a_replacement_that_fails_leaves_the_old_image_or_says_that_it_may_not() {
+    let scenarios = scenarios();
+    let scenario = scenarios
+        .iter()
+        .find(|scenario| scenario.name == "replace")
+        .unwrap();
+    let base = prepared(scenario);
+    let mut doubtful = 0;
+    // From some call on nothing works any more: not even what takes the replacement back.
+    for call in 1.. {
+        let disk = base.after_kill();
+        let engine = open(&disk, 3).unwrap();
+        let opened = disk.calls();
+        disk.fail_at(opened + call, Fault::Io, Repeat::FromThenOn);
+        let result = (scenario.act)(&engine);
+        let reached = disk.calls() >= opened + call;
+        disk.disarm();
+        let context = disk.describe(opened + call);
+        let in_doubt = matches!(
+            &result,
+            Err(EngineError::Store(StoreError::PublishedInDoubt { .. }))
+        );
+        doubtful += u32::from(in_doubt);
+        let found = contents(&open(&disk, 9).unwrap()).unwrap();
+        match result {
+            Ok(()) => assert!(found == scenario.after, "{context}"),
+            Err(_) if in_doubt => assert!(
+                found == scenario.before || found == scenario.after,
+                "{context}: neither of the two"
+            ),
+            Err(error) => assert!(found == scenario.before, "{context}: {error}"),
+        }
+        if !reached {
+            break;
+        }
+    }
+    assert!(doubtful > 0, "the test does not reach what it is about");
+}
+
+#[test]
+fn a_failed_replacement_followed_by_a_crash_leaves_one_of_the_two_whole() {
+    let scenarios = scenarios();
+    let scenario = scenarios
+        .iter()
+        .find(|scenario| scenario.name == "replace")
+        .unwrap();
+    let base = prepared(scenario);
+    for call in 1.. {
+        let disk = base.after_kill();
+        let engine = open(&disk, 3).unwrap();
+        let opened = disk.calls();
+        disk.fail_at(opened + call, Fault::Io, Repeat::Once);
+        let result = (scenario.act)(&engine);
+        let reached = disk.calls() >= opened + call;
+        disk.crash();
+        drop(engine);
+        for draw in 0..8 {
+            let random = SeededRandom::new(draw * 7919 + call);
+            let after =
+                disk.after_crash(&mut |of| usize::try_from(random.next_u64() % of as u64).unwrap());
+            let context = format!("draw {draw}: {}", disk.describe(opened + call));
+            match result {
+                Ok(()) => check(&after, &[&scenario.after], &context),
+                Err(_) => check(&after, &[&scenario.before, &scenario.after], &context),
+            }
+        }
+        if !reached {
+            break;
+        }
     }
 }

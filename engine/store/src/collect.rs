@@ -95,11 +95,7 @@ impl Store {
     /// record or layer cannot be read: what it needs is then not known, and nothing is condemned.
     pub fn collect(&self, options: &CollectOptions) -> Result<Collection, StoreError> {
         let path = paths::gc_lock();
-        let lock = self
-            .environment()
-            .storage
-            .try_lock(&path, LockMode::Exclusive);
-        let Some(_lock) = lock.map_err(StoreError::io("lock", &path))? else {
+        let Some(_lock) = self.try_lock(&path, LockMode::Exclusive)? else {
             return Err(StoreError::Busy {
                 what: "garbage collection",
             });

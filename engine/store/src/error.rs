@@ -34,6 +34,24 @@ pub enum StoreError {
         /// What this program does not know.
         source: Corruption,
     },
+    /// A directory of the store that holds what cannot be made again is missing.
+    #[error("{path}/ is missing")]
+    DirectoryMissing {
+        /// The directory.
+        path: StorePath,
+    },
+    /// An image could not be made durable under its name, and neither could it be taken back. The name has what it had
+    /// before or the new image, whole.
+    #[error(
+        "image {:?} could not be published for certain, nor taken back: it is as before or the new one",
+        name.as_str()
+    )]
+    PublishedInDoubt {
+        /// The name.
+        name: ImageName,
+        /// Why it was not durable.
+        source: Box<StoreError>,
+    },
     /// The directory is no store.
     #[error("this directory is not a tegula store: it has no tegula.store")]
     NotAStore,
@@ -130,6 +148,7 @@ impl StoreError {
                 | Self::ChunkMissing { .. }
                 | Self::ChunkDamaged { .. }
                 | Self::LayerMissing { .. }
+                | Self::DirectoryMissing { .. }
         )
     }
 

@@ -1,6 +1,7 @@
 //! Whole small files: read at once, written so that a reader finds all of one or nothing.
 
 use crate::{Environment, StoreError, paths};
+use std::io::{self, ErrorKind};
 use tegula_io::{Buffer, Existing, Mapped, NewFile, StorePath};
 
 /// The largest file that is read into memory at once; larger ones are mapped.
@@ -17,7 +18,7 @@ pub(crate) fn read_whole(
         .map_err(StoreError::io("open", path))?;
     if file.bytes() > WHOLE_FILE_BYTES_MAX {
         let text = format!("{} bytes are too many for such a file", file.bytes());
-        let source = std::io::Error::new(std::io::ErrorKind::FileTooLarge, text);
+        let source = io::Error::new(ErrorKind::FileTooLarge, text);
         return Err(StoreError::Io {
             action: "read",
             path: path.clone(),
@@ -59,10 +60,10 @@ impl<'a> TemporaryFile<'a> {
             .id()
             .map_err(StoreError::io("name a file in", &directory))?;
         let path = paths::tmp(&random);
-        let file = environment
-            .storage
-            .create(&path)
-            .map_err(StoreError::io("create", &path))?;
+        let file = with_directory(environment, &directory, || {
+            environment.storage.create(&path)
+        })
+        .map_err(StoreError::io("create", &path))?;
         Ok(Self {
             environment,
             path,
@@ -110,9 +111,10 @@ impl<'a> TemporaryFile<'a> {
             .sync()
             .map_err(StoreError::io("sync", &self.path))
             .and_then(|()| {
-                storage
-                    .rename(&self.path, to, existing)
-                    .map_err(StoreError::io("publish", to))
+                with_directory(self.environment, &to.parent(), || {
+                    storage.rename(&self.path, to, existing)
+                })
+                .map_err(StoreError::io("publish", to))
             });
         if done.is_err() {
             // The lock goes with the handle, so the name goes first.
@@ -121,6 +123,41 @@ impl<'a> TemporaryFile<'a> {
         done?;
         drop(file);
         sync_directory(self.environment, &to.parent())
+    }
+}
+
+/// A durable file that waits under no name that counts, to be put back in another's place by a mere rename.
+#[derive(Debug)]
+pub(crate) struct Spare<'a>(TemporaryFile<'a>);
+
+impl<'a> Spare<'a> {
+    /// Writes the file and makes its bytes durable.
+    pub(crate) fn prepare(environment: &'a Environment, bytes: &[u8]) -> Result<Self, StoreError> {
+        let mut temporary = TemporaryFile::create(environment)?;
+        temporary.append(Buffer::copied(bytes))?;
+        let file = temporary
+            .file
+            .as_mut()
+            .expect("because only publish() and drop() take it");
+        file.sync()
+            .map_err(StoreError::io("sync", &temporary.path))?;
+        Ok(Self(temporary))
+    }
+
+    /// Gives the file the name, in place of whatever has it. Whether that lasts, a failed sync before leaves open.
+    pub(crate) fn put_back(mut self, to: &StorePath) -> Result<(), StoreError> {
+        let TemporaryFile {
+            environment,
+            ref path,
+            ..
+        } = self.0;
+        environment
+            .storage
+            .rename(path, to, Existing::Replace)
+            .map_err(StoreError::io("put back", to))?;
+        self.0.file = None;
+        drop(sync_directory(environment, &to.parent()));
+        Ok(())
     }
 }
 
@@ -152,7 +189,7 @@ pub(crate) fn remove_if_present(
 ) -> Result<bool, StoreError> {
     match environment.storage.remove(path) {
         Ok(()) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
         Err(error) => Err(StoreError::io("remove", path)(error)),
     }
 }
@@ -170,13 +207,46 @@ pub(crate) fn sync_directory(
         .map_err(StoreError::io(SYNC_DIRECTORY, path))
 }
 
+/// Lists one of the store's directories. One that holds nothing which could not be made again counts as empty if it is
+/// missing: somebody tidied up, or a copy left out what was empty.
 pub(crate) fn list(
     environment: &Environment,
     name: &str,
 ) -> Result<Vec<tegula_io::Entry>, StoreError> {
     let path = paths::directory(name);
-    environment
-        .storage
-        .list(&path)
-        .map_err(StoreError::io("list", &path))
+    match environment.storage.list(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => match is_dispensable(&path) {
+            true => Ok(Vec::new()),
+            false => Err(StoreError::DirectoryMissing { path }),
+        },
+        listed => listed.map_err(StoreError::io("list", &path)),
+    }
+}
+
+/// Tells whether a directory may be missing.
+fn is_dispensable(path: &StorePath) -> bool {
+    [paths::INDEX, paths::QUARANTINE, paths::TMP, paths::LOCKS].contains(&path.as_str())
+}
+
+/// Does something in a directory; if that is missing and may be, it is made, and the thing tried once more.
+pub(crate) fn with_directory<T>(
+    environment: &Environment,
+    directory: &StorePath,
+    act: impl Fn() -> io::Result<T>,
+) -> io::Result<T> {
+    match act() {
+        Err(error) if error.kind() == ErrorKind::NotFound && is_dispensable(directory) => {
+            make_directory(environment, directory)?;
+            act()
+        }
+        done => done,
+    }
+}
+
+/// Makes a directory of the store unless it is there, durably.
+pub(crate) fn make_directory(environment: &Environment, path: &StorePath) -> io::Result<()> {
+    match environment.storage.create_directory(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        made => made.and_then(|()| environment.storage.sync_directory(&StorePath::root())),
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! A record changes only under the commit lock, by a rename that replaces it as a whole.
 
+use crate::files::Spare;
 use crate::{Environment, Session, Store, StoreError, files, paths};
 use std::collections::HashSet;
 use tegula_format::{Corruption, ImageName, ImageRecord, LayerId, RecordId, Structure};
@@ -77,6 +78,16 @@ impl Session {
     }
 }
 
+/// What stood under a name before a record is published there.
+#[derive(Debug)]
+enum Before<'a> {
+    Nothing,
+    /// A record, ready to be put back.
+    Record(Spare<'a>),
+    /// Something the disk does not give back.
+    Unreadable,
+}
+
 impl Store {
     /// Gives an image another name. Its content, its digest and its layers stay.
     ///
@@ -123,16 +134,6 @@ impl Store {
         record: &ImageRecord,
     ) -> Result<(), StoreError> {
         match self.publish_record(record, Existing::Refuse) {
-            // It stands under its name, but nobody knows for how long: an image that was not acknowledged shall not be.
-            Err(
-                error @ StoreError::Io {
-                    action: files::SYNC_DIRECTORY,
-                    ..
-                },
-            ) => {
-                files::remove_if_present(self.environment(), &paths::image(&record.name))?;
-                Err(error)
-            }
             Err(StoreError::Io { source, .. })
                 if source.kind() == std::io::ErrorKind::AlreadyExists =>
             {
@@ -145,8 +146,9 @@ impl Store {
                 }
                 remove_record(self.environment(), &record.name)?;
                 self.publish_record(record, Existing::Refuse)
+                    .map_err(|error| self.take_back(record, Before::Nothing, error))
             }
-            done => done,
+            done => done.map_err(|error| self.take_back(record, Before::Nothing, error)),
         }
     }
 
@@ -156,13 +158,47 @@ impl Store {
         session: &Session,
         record: &ImageRecord,
     ) -> Result<(), StoreError> {
-        match read_record(self.environment(), &record.name) {
+        let environment = self.environment();
+        match read_record(environment, &record.name) {
             Ok(Some(old)) => finish_rename(session, &old)?,
             // A damaged record is replaced as well: that is how a user brings the image back.
             Err(error) if !error.is_damage() => return Err(error),
             Ok(None) | Err(_) => {}
         }
+        let path = paths::image(&record.name);
+        let before = match files::read_if_present(environment, &path) {
+            Err(error) if error.is_bad_medium() => Before::Unreadable,
+            Err(error) => return Err(error),
+            Ok(None) => Before::Nothing,
+            // Ready before anything is changed, so that a disk that fails in the middle, or has no room, can take it
+            // back.
+            Ok(Some(old)) => Before::Record(Spare::prepare(environment, &old)?),
+        };
         self.publish_record(record, Existing::Replace)
+            .map_err(|error| self.take_back(record, before, error))
+    }
+
+    /// Takes a record back whose publishing failed, after all or in part: the answer may be lost, or its name not be
+    /// durable, and an image that was not acknowledged shall not be. Returns the error to report.
+    fn take_back(&self, record: &ImageRecord, before: Before<'_>, error: StoreError) -> StoreError {
+        let published = match read_record(self.environment(), &record.name) {
+            Ok(now) => now.is_some_and(|now| now.id == record.id),
+            Err(_) => true,
+        };
+        let path = paths::image(&record.name);
+        let taken_back = match (published, before) {
+            (false, _) => true,
+            (true, Before::Record(old)) => old.put_back(&path).is_ok(),
+            (true, Before::Nothing) => files::remove_if_present(self.environment(), &path).is_ok(),
+            (true, Before::Unreadable) => false,
+        };
+        match taken_back {
+            true => error,
+            false => StoreError::PublishedInDoubt {
+                name: record.name.clone(),
+                source: Box::new(error),
+            },
+        }
     }
 
     fn publish_record(&self, record: &ImageRecord, existing: Existing) -> Result<(), StoreError> {

@@ -132,6 +132,13 @@ impl<'a> Ingest<'a> {
         shared.runs.iter().skip(asked).any(lists) || !shared.claimed.insert(*id)
     }
 
+    /// Undertakes to store a chunk again, wherever else it may stand. Tells whether this ingest has not done so before.
+    pub(crate) fn claim(&self, id: &ChunkId) -> bool {
+        let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
+        let published = shared.runs.iter().any(|run| run.find(id).next().is_some());
+        !published && shared.claimed.insert(*id)
+    }
+
     /// Compresses a block at the store's level.
     pub fn compress(&self, id: ChunkId, block: &[u8]) -> Encoded {
         codec::compress(id, block, self.session.store().config().zstd_level)

@@ -8,7 +8,7 @@ mod records;
 mod state;
 
 use crate::recover::whole_record;
-use crate::segment::list_sealed;
+use crate::segment::{SegmentTable, list_sealed};
 use crate::verify::Damage;
 use crate::{Depth, Finding, Ingest, LayerStack, Session, Store, StoreError, files, index, paths};
 use std::collections::HashSet;
@@ -57,18 +57,15 @@ impl Store {
         progress: &(dyn Fn(u64, u64) + Sync),
     ) -> Result<RepairReport, StoreError> {
         let path = paths::gc_lock();
-        let lock = self
-            .environment()
-            .storage
-            .try_lock(&path, LockMode::Exclusive);
-        let Some(_lock) = lock.map_err(StoreError::io("lock", &path))? else {
+        let Some(_lock) = self.try_lock(&path, LockMode::Exclusive)? else {
             return Err(StoreError::Busy {
                 what: "garbage collection",
             });
         };
         let mut report = RepairReport::default();
         self.restore_state(&mut report)?;
-        let damage = self.begin()?.verify(Depth::Full, &[], progress)?.damage;
+        let mut damage = self.begin()?.verify(Depth::Full, &[], progress)?.damage;
+        self.look_again(&mut damage)?;
         self.put_in_quarantine(&damage, &mut report)?;
         if damage.index || !damage.segments.is_empty() {
             // Before anything is salvaged: a run must not claim that a damaged segment's chunks are there.
@@ -76,7 +73,7 @@ impl Store {
             report.index_rebuilt = true;
         }
         for number in &damage.segments {
-            self.salvage(*number, &mut report)?;
+            self.salvage(*number, &damage.segments, &mut report)?;
         }
         if report.quarantined_chunks > 0 || !damage.segments.is_empty() {
             self.begin_epoch()?;
@@ -92,6 +89,31 @@ impl Store {
         self.set_layers_aside(&damage.layers, &mut report)?;
         report.remaining = self.begin()?.verify(Depth::Fast, &[], progress)?.findings;
         Ok(report)
+    }
+
+    /// Takes back what was damaged a moment ago and is not now: a disk that fails now and then, or a loose cable. What is
+    /// whole must not be put out of use.
+    fn look_again(&self, damage: &mut Damage) -> Result<(), StoreError> {
+        let session = self.begin()?;
+        let mut rows = Vec::new();
+        for row in damage.rows.drain(..) {
+            match session.read_chunk_at(&row) {
+                Ok(_) => {}
+                Err(error) if error.is_unreadable() => rows.push(row),
+                Err(error) => return Err(error),
+            }
+        }
+        damage.rows = rows;
+        let mut segments = Vec::new();
+        for number in damage.segments.drain(..) {
+            match SegmentTable::read(&session, number) {
+                Ok(_) => {}
+                Err(error) if error.is_unreadable() => segments.push(number),
+                Err(error) => return Err(error),
+            }
+        }
+        damage.segments = segments;
+        Ok(())
     }
 
     /// Has every writer that began before look again, before it publishes, whether all its image needs is still there.
@@ -132,9 +154,21 @@ impl Store {
         )
     }
 
-    /// Copies every whole record out of a segment whose head or table is damaged, then moves the file aside.
-    fn salvage(&self, number: SegmentNumber, report: &mut RepairReport) -> Result<(), StoreError> {
+    /// Copies every whole record out of a segment whose head or table is damaged, then moves the file aside. What stands
+    /// in no segment but damaged ones is copied even if their tables, read once more, should be whole.
+    fn salvage(
+        &self,
+        number: SegmentNumber,
+        damaged: &[SegmentNumber],
+        report: &mut RepairReport,
+    ) -> Result<(), StoreError> {
         let session = self.begin()?;
+        let index = session.index()?;
+        let is_elsewhere = |id: &ChunkId| {
+            index
+                .places(id)
+                .any(|row| index.is_usable(row.place) && !damaged.contains(&row.place.segment))
+        };
         let ingest = Ingest::begin(&session)?;
         let path = paths::sealed_segment(number);
         let file = self.environment().storage.open(&path);
@@ -162,7 +196,7 @@ impl Store {
                 match whole_record(&session, rest) {
                     Ok(chunk) => {
                         at += chunk.record.len();
-                        if !ingest.has_or_claim(&chunk.id) {
+                        if !is_elsewhere(&chunk.id) && ingest.claim(&chunk.id) {
                             ingest.store(&chunk)?;
                             report.salvaged_chunks += 1;
                         }
@@ -203,6 +237,8 @@ impl Store {
     ) -> Result<(), StoreError> {
         let environment = self.environment();
         let directory = paths::directory(paths::QUARANTINE);
+        files::make_directory(environment, &directory)
+            .map_err(StoreError::io("create", &directory))?;
         let mut to = directory.join(name);
         let mut attempt = 0;
         loop {

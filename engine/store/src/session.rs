@@ -2,6 +2,7 @@
 
 use crate::segment::SegmentFiles;
 use crate::{Environment, Index, Store, StoreError, files, paths};
+use std::io::ErrorKind;
 use std::sync::OnceLock;
 use tegula_format::{BlockSize, ChunkId, GcState, QuarantineList, RunRow, SegmentNumber};
 use tegula_io::{Buffer, Lock, LockMode, Pending, sync};
@@ -30,7 +31,8 @@ pub struct Session {
     /// The index made from the segments' own tables, for when the derived one is damaged.
     tables: OnceLock<Index>,
     files: SegmentFiles,
-    _epoch: Lock,
+    /// None on a read-only medium that has no such lock.
+    _epoch: Option<Lock>,
 }
 
 impl Session {
@@ -40,10 +42,15 @@ impl Session {
             let before = store.read_gc_state()?;
             let path = paths::epoch_lock(before.epoch);
             // An exclusive holder is collection at its very end: this epoch is over, look again.
-            let lock = environment
-                .storage
-                .try_lock(&path, LockMode::Shared)
-                .map_err(StoreError::io("lock", &path))?;
+            let lock = match store.try_lock(&path, LockMode::Shared) {
+                // There is no such file, and none can be made: nothing can be collected here either.
+                Err(StoreError::Io { source, .. })
+                    if source.kind() == ErrorKind::ReadOnlyFilesystem =>
+                {
+                    Some(None)
+                }
+                lock => lock?.map(Some),
+            };
             let state = store.read_gc_state()?;
             if let (Some(epoch), true) = (lock, state.epoch == before.epoch) {
                 let quarantine = read_quarantine(environment)?;

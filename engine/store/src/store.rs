@@ -125,6 +125,18 @@ impl Store {
             .map_err(StoreError::io("lock", &path))
     }
 
+    /// Takes one of the store's locks without waiting, making the directory of locks again if it is missing.
+    pub(crate) fn try_lock(
+        &self,
+        path: &StorePath,
+        mode: LockMode,
+    ) -> Result<Option<Lock>, StoreError> {
+        files::with_directory(&self.environment, &path.parent(), || {
+            self.environment.storage.try_lock(path, mode)
+        })
+        .map_err(StoreError::io("lock", path))
+    }
+
     pub(crate) fn read_gc_state(&self) -> Result<GcState, StoreError> {
         let path = paths::gc_state();
         // Every store was made with one: without it nobody knows what may be removed.

@@ -212,6 +212,12 @@ fn store_hint(error: &StoreError) -> Option<&'static str> {
         StoreError::NeedsNewerProgram { .. } => {
             "nothing is damaged; use the version of tegula that wrote it"
         }
+        StoreError::DirectoryMissing { .. } => {
+            "what was in it cannot be made again: bring it back from a copy of the store"
+        }
+        StoreError::PublishedInDoubt { .. } => {
+            "check the store's disk, then look with `tegula show` which of the two it is"
+        }
         StoreError::NotAStore => "check the path; `tegula --store PATH init` makes a store",
         StoreError::NotEmpty { .. } => "choose a new or empty directory",
         StoreError::ImageNotFound { .. } => "`tegula ls` lists the images",

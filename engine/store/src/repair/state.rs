@@ -13,7 +13,8 @@ impl Store {
     /// list is made again by the verification that follows.
     pub(super) fn restore_state(&self, report: &mut RepairReport) -> Result<(), StoreError> {
         let environment = self.environment();
-        match self.read_gc_state() {
+        // Twice: a disk that fails now and then is no reason to begin anew.
+        match self.read_gc_state().or_else(|_| self.read_gc_state()) {
             Err(error) if error.is_damage() || error.is_not_found() => {
                 if environment.storage.open(&paths::gc_state()).is_ok() {
                     self.move_aside(&paths::gc_state(), report)?;
@@ -33,7 +34,8 @@ impl Store {
             }
             other => drop(other?),
         }
-        match session::read_quarantine(environment) {
+        let list = session::read_quarantine(environment);
+        match list.or_else(|_| session::read_quarantine(environment)) {
             Err(error) if error.is_damage() => {
                 self.move_aside(&paths::quarantined_places(), report)?;
                 report.state_restored = true;

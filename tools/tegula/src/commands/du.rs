@@ -14,8 +14,9 @@ Examples:
   tegula du
   tegula du web-1 web-2
 
-STORED is what an image needs, EXCLUSIVE what only it needs: removing it, and nothing else, makes that
-much garbage. The last line counts what several of them need once, and what no other image needs.";
+STORED is what an image needs on disk: chunks, layers, its record. EXCLUSIVE is what no other image needs:
+removing it, and nothing else, lets `tegula gc --min-live 1` free that much, to the byte. The last line
+is about all images named, removed together; --json has it as freed_if_deleted_bytes.";
 
 /// Tell what images cost on disk
 #[derive(Debug, Args)]
@@ -31,6 +32,7 @@ struct Costs {
     images: Vec<Cost>,
     stored_bytes: u64,
     together_bytes: u64,
+    freed_if_deleted_bytes: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -41,6 +43,7 @@ struct Cost {
     stored_bytes: u64,
     exclusive_bytes: u64,
     shared_bytes: u64,
+    freed_if_deleted_bytes: u64,
 }
 
 impl From<&ImageUsage> for Cost {
@@ -52,6 +55,7 @@ impl From<&ImageUsage> for Cost {
             stored_bytes: usage.stored_bytes,
             exclusive_bytes: usage.exclusive_bytes,
             shared_bytes: usage.shared_bytes(),
+            freed_if_deleted_bytes: usage.exclusive_bytes,
         }
     }
 }
@@ -87,7 +91,16 @@ impl Report for Costs {
             size(shared),
             size(self.together_bytes),
         ]);
-        table.to_string()
+        let freed = size(self.together_bytes);
+        let sentence = match &self.images[..] {
+            [] => String::new(),
+            [image] => format!("removing {} would free {freed}\n", image.name),
+            images => format!(
+                "removing these {} would free {freed}, one alone its EXCLUSIVE\n",
+                units::count(images.len() as u64, "image", "images")
+            ),
+        };
+        format!("{table}{sentence}")
     }
 }
 
@@ -98,6 +111,7 @@ impl Du {
             images: usage.images.iter().map(Cost::from).collect(),
             stored_bytes: usage.stored_bytes,
             together_bytes: usage.together_bytes,
+            freed_if_deleted_bytes: usage.together_bytes,
         })?;
         Ok(Outcome::Done)
     }

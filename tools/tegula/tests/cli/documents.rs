@@ -220,6 +220,7 @@ fn stats_and_du_have_their_keys() {
             ("images", Is::List),
             ("stored_bytes", Is::Count),
             ("together_bytes", Is::Count),
+            ("freed_if_deleted_bytes", Is::Count),
         ],
     );
     check(
@@ -231,6 +232,7 @@ fn stats_and_du_have_their_keys() {
             ("stored_bytes", Is::Count),
             ("exclusive_bytes", Is::Count),
             ("shared_bytes", Is::Count),
+            ("freed_if_deleted_bytes", Is::Count),
         ],
     );
 }
