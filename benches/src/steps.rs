@@ -11,8 +11,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tegula_engine::disk_formats::DiskFormat;
 use tegula_engine::{
-    BackendPreference, CollectOptions, Depth, Destination, Engine, ImageName, InitOptions, Task,
+    BackendPreference, CollectOptions, Depth, Destination, Engine, ImageName, InitOptions, PutFile,
+    Task,
 };
 use tegula_format::{BlockSize, ChunkId};
 use tegula_io::RawSource;
@@ -283,7 +285,15 @@ fn put(
     let image = name(image)?;
     let (report, measured) = measure(|| {
         let (engine, _) = Engine::open(store, backend(io))?;
-        Ok(engine.put_path(image, source, parent, false, Task::unattended())?)
+        let request = PutFile {
+            name: image,
+            path: source,
+            parent,
+            replace: false,
+            format: Some(DiskFormat::Raw),
+            snapshot: None,
+        };
+        Ok(engine.put_file(request, Task::unattended())?.report)
     })?;
     Ok(measured
         .with("read_bytes", report.read_bytes)

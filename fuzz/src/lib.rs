@@ -16,6 +16,7 @@
 mod decoders;
 mod model;
 mod mutate;
+pub mod qcow2;
 mod records;
 mod recovery;
 pub mod reseal;
@@ -29,6 +30,7 @@ pub use decoders::{
 };
 pub use model::model;
 pub use mutate::mutated;
+pub use qcow2::qcow2;
 pub use records::record;
 pub use recovery::abandoned_segment;
 pub use stores::store_file;
@@ -47,7 +49,7 @@ pub struct Target {
 }
 
 /// Every target there is.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 16] = [
     cheap("store_config", store_config, seeds::store_config),
     cheap("gc_state", gc_state, seeds::gc_state),
     cheap("quarantine", quarantine, seeds::quarantine),
@@ -60,6 +62,7 @@ pub const TARGETS: [Target; 15] = [
     cheap("record", record, seeds::record),
     cheap("run", run, seeds::run),
     cheap("layer", layer, seeds::layer),
+    cheap("qcow2", qcow2, seeds::qcow2),
     Target {
         name: "abandoned_segment",
         run: abandoned_segment,

@@ -393,3 +393,16 @@ fn with_a_later_version(seeds: &mut Vec<Vec<u8>>) {
     features[12..24].fill(0xff);
     seeds.push(crate::reseal::whole_envelope(&features));
 }
+
+/// qcow2 files of every kind, and hostile ones that get far before they are refused.
+pub fn qcow2() -> Vec<Vec<u8>> {
+    let valid = crate::qcow2::valid().into_iter().map(|(_, bytes)| bytes);
+    let far = [
+        "one cluster for the whole disk",
+        "bitmap with a huge table",
+        "one compressed cluster for all",
+    ];
+    let hostile = crate::qcow2::hostile().into_iter();
+    let hostile = hostile.filter(|hostile| far.contains(&hostile.name));
+    valid.chain(hostile.map(|hostile| hostile.bytes)).collect()
+}

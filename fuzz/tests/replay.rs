@@ -163,6 +163,7 @@ replays!(
     record,
     run,
     layer,
+    qcow2,
     abandoned_segment,
     store_file,
     model,

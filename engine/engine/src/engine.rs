@@ -1,11 +1,12 @@
 //! The facade: a store in a directory, and what can be done with its images.
 
+use crate::disk_formats::DiskFormat;
+use crate::disk_formats::qcow2::Qcow2;
 use crate::put::put;
-use crate::source::RawDisk;
 use crate::{
-    DeltaApplied, DeltaDestination, DeltaReport, DeltaRequest, Destination, Diff, EngineError,
-    GetReport, ImageInfo, OpenImage, PutReport, PutRequest, Source, Statistics, Task, Usage,
-    Workers, delta, diff, get, usage,
+    BlockSource, DeltaApplied, DeltaDestination, DeltaReport, DeltaRequest, Destination, Diff,
+    EngineError, GetReport, ImageInfo, OpenImage, PutReport, PutRequest, RawDisk, Source,
+    Statistics, Task, Usage, Workers, delta, diff, get, usage,
 };
 use std::io;
 use std::path::Path;
@@ -15,6 +16,36 @@ use tegula_store::{
     CollectOptions, Collection, Depth, Environment, InitOptions, RepairReport, Repairs, Store,
     StoreError, Verification,
 };
+
+/// A disk in a file, to be put.
+#[derive(Debug, Clone)]
+pub struct PutFile<'a> {
+    /// The new image's name.
+    pub name: ImageName,
+    /// The file or block device.
+    pub path: &'a Path,
+    /// The image it is a changed copy of, or lies over.
+    pub parent: Option<ImageName>,
+    /// Whether it may take the place of an image of that name.
+    pub replace: bool,
+    /// How the file holds the disk; `None` to tell it by the first bytes.
+    pub format: Option<DiskFormat>,
+    /// The id or name of a snapshot in the file: put is the disk as it was then.
+    pub snapshot: Option<&'a str>,
+}
+
+/// What putting a file did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PutFileReport {
+    /// What the put did.
+    pub report: PutReport,
+    /// How the file held the disk.
+    pub format: DiskFormat,
+}
+
+fn detect(file: &RawDisk) -> Result<DiskFormat, EngineError> {
+    DiskFormat::detect(file).map_err(|source| EngineError::of_source(file.name(), 0, source))
+}
 
 /// A store, ready for work. Any number may be open on the same store, in any number of processes.
 #[derive(Debug, Clone)]
@@ -111,28 +142,60 @@ impl Engine {
         }
     }
 
-    /// Puts in a regular file or block device.
+    /// Puts in the disk that a regular file or block device holds.
     ///
     /// # Errors
-    /// As for [`Self::put`].
-    pub fn put_path(
+    /// As for [`Self::put`]; [`EngineError::Qcow2`] if the file cannot be read as what it is or is said to be.
+    pub fn put_file(
         &self,
-        name: ImageName,
-        path: &Path,
-        parent: Option<ImageName>,
-        replace: bool,
+        request: PutFile<'_>,
         task: Task<'_>,
-    ) -> Result<PutReport, EngineError> {
-        let disk = RawDisk::open(path)?;
-        self.put(
-            PutRequest {
-                name,
-                source: Source::Disk(&disk),
-                parent,
-                replace,
-            },
-            task,
-        )
+    ) -> Result<PutFileReport, EngineError> {
+        let PutFile {
+            name,
+            path,
+            parent,
+            replace,
+            format,
+            snapshot,
+        } = request;
+        let file = RawDisk::open(path)?;
+        let format = match format {
+            Some(format) => format,
+            None => detect(&file)?,
+        };
+        let put = |disk: &dyn BlockSource| {
+            let source = Source::Disk(disk);
+            self.put(
+                PutRequest {
+                    name,
+                    source,
+                    parent,
+                    replace,
+                },
+                task,
+            )
+        };
+        let report = match (format, snapshot) {
+            (DiskFormat::Raw, None) => put(&file)?,
+            (DiskFormat::Raw, Some(wanted)) => {
+                let (name, wanted) = (file.name().to_owned(), wanted.to_owned());
+                return Err(EngineError::NoSnapshots { name, wanted });
+            }
+            (DiskFormat::Qcow2, snapshot) => {
+                let refused = |source| EngineError::Qcow2 {
+                    name: file.name().to_owned(),
+                    source,
+                };
+                let image = Qcow2::open(&file).map_err(refused)?;
+                let disk = match snapshot {
+                    None => image.disk(),
+                    Some(wanted) => image.snapshot_disk(wanted).map_err(refused)?,
+                };
+                put(&disk)?
+            }
+        };
+        Ok(PutFileReport { report, format })
     }
 
     /// Gets an image out. Once this returns, a file is durable, under its name, and verified.

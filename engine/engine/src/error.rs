@@ -1,6 +1,7 @@
 //! What can go wrong with images.
 
 use crate::DeltaError;
+use crate::disk_formats::qcow2::Qcow2Error;
 use std::io;
 use std::path::PathBuf;
 use tegula_format::{BlockSize, ImageDigest, ImageName};
@@ -36,6 +37,22 @@ pub enum EngineError {
         offset: u64,
         /// What the system said.
         source: io::Error,
+    },
+    /// The source is not a qcow2 file that can be read faithfully.
+    #[error("{name} cannot be read as qcow2")]
+    Qcow2 {
+        /// The source.
+        name: String,
+        /// Why.
+        source: Qcow2Error,
+    },
+    /// A raw source has no snapshots.
+    #[error("{name} is raw: it has no snapshot {wanted:?}")]
+    NoSnapshots {
+        /// The source.
+        name: String,
+        /// The snapshot asked for.
+        wanted: String,
     },
     /// The source did not stay as it was while it was read, so what was read is no state it ever had.
     #[error("{name} was changed while it was read")]
@@ -128,6 +145,22 @@ impl From<DeltaError> for EngineError {
 }
 
 impl EngineError {
+    /// Returns why a source could not be read at a byte of its disk: for what its format says, the reason itself.
+    pub(crate) fn of_source(name: &str, offset: u64, source: io::Error) -> Self {
+        let name = name.to_owned();
+        match source.downcast::<Qcow2Error>() {
+            Ok(source) => Self::Qcow2 { name, source },
+            Err(source) if source.kind() == io::ErrorKind::UnexpectedEof => {
+                Self::SourceChanged { name }
+            }
+            Err(source) => Self::ReadSource {
+                name,
+                offset,
+                source,
+            },
+        }
+    }
+
     /// Tells whether the store's content is damaged.
     pub fn is_corruption(&self) -> bool {
         match self {

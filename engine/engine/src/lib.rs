@@ -4,8 +4,10 @@
 //! compresses (or reads, decompresses and verifies) on all cores with bounded memory, and one thread writes in order.
 //! How chunks, layers and records are kept is [`tegula_store`]'s business; which bytes they are, [`tegula_format`]'s.
 
+mod changed;
 mod delta;
 mod diff;
+pub mod disk_formats;
 mod engine;
 mod error;
 mod get;
@@ -17,17 +19,18 @@ mod usage;
 mod walk;
 mod workers;
 
+pub use changed::ChangedBlocks;
 pub use delta::{
     DeltaApplied, DeltaDestination, DeltaError, DeltaReport, DeltaRequest, DeltaSource,
     DeltaSummary, show_delta,
 };
 pub use diff::{Diff, Extent, ExtentKind};
-pub use engine::Engine;
+pub use engine::{Engine, PutFile, PutFileReport};
 pub use error::EngineError;
 pub use get::{Destination, GetReport};
 pub use image::OpenImage;
 pub use put::{PutReport, PutRequest};
-pub use source::{BlockSource, Content, Source, SourceExtent};
+pub use source::{BlockSource, Content, RawDisk, Source, SourceExtent};
 pub use task::Task;
 pub use usage::{ImageInfo, ImageUsage, Statistics, Usage};
 pub use workers::Workers;

@@ -317,13 +317,7 @@ fn put_disk(
         parent_bytes: map.base.map(LayerStack::virtual_size),
     };
     let mut walk = DiskWalk::new(disk, plan);
-    let read_error = |offset| {
-        move |source| EngineError::ReadSource {
-            name: disk.name().to_owned(),
-            offset,
-            source,
-        }
-    };
+    let read_error = |offset| move |source| EngineError::of_source(disk.name(), offset, source);
     workers.pipeline(
         || {
             task.check()?;
@@ -339,14 +333,8 @@ fn put_disk(
         },
         |batch: DiskBatch| {
             let offset = batch.first.byte_offset(judge.block_size);
-            let (buffer, read_bytes) = read_batch(&judge, disk, &batch).map_err(|error| {
-                error.into_engine_error(|source| match source.kind() {
-                    io::ErrorKind::UnexpectedEof => EngineError::SourceChanged {
-                        name: disk.name().to_owned(),
-                    },
-                    _ => read_error(offset)(source),
-                })
-            })?;
+            let (buffer, read_bytes) = read_batch(&judge, disk, &batch)
+                .map_err(|error| error.into_engine_error(read_error(offset)))?;
             let outcomes = judge.outcomes(batch.first, &buffer)?;
             Ok::<_, EngineError>((batch.first, read_bytes, outcomes))
         },

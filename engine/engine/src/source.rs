@@ -82,16 +82,20 @@ impl fmt::Debug for Source<'_> {
     }
 }
 
-/// A regular file or block device, taken as the bytes it holds.
+/// A regular file or block device, taken as the bytes it holds: a raw disk, or the file that holds one in a format.
 #[derive(Debug)]
-pub(crate) struct RawDisk {
+pub struct RawDisk {
     name: String,
     source: RawSource,
     stamp: Stamp,
 }
 
 impl RawDisk {
-    pub(crate) fn open(path: &Path) -> Result<Self, EngineError> {
+    /// Opens a file or device.
+    ///
+    /// # Errors
+    /// [`EngineError::Source`] if it cannot be opened or is something else; [`EngineError::ReadSource`].
+    pub fn open(path: &Path) -> Result<Self, EngineError> {
         let name = path.display().to_string();
         let source = RawSource::open(path)?;
         let stamp = source.stamp().map_err(|source| EngineError::ReadSource {

@@ -8,6 +8,7 @@ use std::error::Error;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use tegula_engine::disk_formats::qcow2::Qcow2Error;
 use tegula_engine::{DeltaError, EngineError, FileKind, SourceError, StoreError, TargetError};
 
 /// How a command ended that did what it was to do.
@@ -149,6 +150,10 @@ fn engine_hint(error: &EngineError) -> Option<&'static str> {
         EngineError::SourceChanged { .. } => {
             "nothing was put; stop whoever writes to it, or put a snapshot of it"
         }
+        EngineError::Qcow2 { source, .. } => return qcow2_hint(source),
+        EngineError::NoSnapshots { .. } => {
+            "`tegula inspect FILE` shows what a file is, and the snapshots in it"
+        }
         EngineError::ParentNeeded { .. } => {
             "put the disk it lies over first, then this one with `--parent` and the name you gave that image"
         }
@@ -249,6 +254,36 @@ fn source_hint(error: &SourceError) -> Option<&'static str> {
         } => "to take what comes out of it: `tegula put NAME - < SOURCE`",
         SourceError::NotADisk { .. } => "name the file or device that holds the disk",
         SourceError::Open { source, .. } => return system_hint(source.kind()),
+    })
+}
+
+fn qcow2_hint(error: &Qcow2Error) -> Option<&'static str> {
+    Some(match error {
+        Qcow2Error::Read { .. } => "check the source's disk; nothing was put",
+        Qcow2Error::Magic | Qcow2Error::Version { .. } => {
+            "`--format raw` takes the file's bytes as the disk"
+        }
+        Qcow2Error::Encrypted { .. } => {
+            "decrypt it first, for example with `qemu-img convert`, and put the result"
+        }
+        Qcow2Error::ExternalDataFile { .. } => {
+            "if you know where it came from, `qemu-img convert` makes one file of the two"
+        }
+        Qcow2Error::MarkedCorrupt => {
+            "`qemu-img check -r all` on a copy repairs what can be; look at the result before you put it"
+        }
+        Qcow2Error::SnapshotNotFound { .. } | Qcow2Error::BitmapNotFound { .. } => {
+            "`tegula inspect FILE` lists what is in it"
+        }
+        Qcow2Error::SnapshotAmbiguous { .. } => {
+            "name it by its id: `tegula inspect FILE` lists them"
+        }
+        Qcow2Error::BitmapUnusable { .. } => {
+            "without a bitmap the whole disk is read, which is always right"
+        }
+        _ => {
+            "nothing was put; `qemu-img check` may tell more, and `--format raw` takes the file's bytes as the disk"
+        }
     })
 }
 

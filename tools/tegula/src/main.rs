@@ -8,6 +8,7 @@ mod cli;
 mod commands;
 mod context;
 mod failure;
+mod format;
 mod input;
 mod output;
 mod progress;

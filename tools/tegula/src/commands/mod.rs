@@ -9,6 +9,7 @@ pub(crate) mod du;
 pub(crate) mod gc;
 pub(crate) mod get;
 pub(crate) mod init;
+pub(crate) mod inspect;
 pub(crate) mod ls;
 pub(crate) mod put;
 pub(crate) mod rename;

@@ -3,6 +3,7 @@
 use super::show::Costs;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
+use crate::format::SourceFormat;
 use crate::input::InterruptibleInput;
 use crate::output::Report;
 use crate::progress::Progress;
@@ -15,14 +16,23 @@ use serde::Serialize;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tegula_engine::{Engine, ImageName, PutReport, PutRequest, Source, Task};
+use tegula_engine::disk_formats::DiskFormat;
+use tegula_engine::{
+    Engine, EngineError, ImageName, PutFile, PutFileReport, PutReport, PutRequest, Source, Task,
+};
 
 const EXAMPLES: &str = "\
 Examples:
   tegula put debian-12 debian-12.raw
   tegula put web-1 /dev/vg0/web-1-snapshot --parent debian-12
+  tegula put web-2 web-2.qcow2
+  tegula put web-2-overlay overlay.qcow2 --parent web-2
+  tegula put web-2-monday web-2.qcow2 --snapshot monday
   zstdcat backup.raw.zst | tegula put backup -
   tegula put nightly disk.raw --parent nightly --replace
+
+A qcow2 file is read by itself: the name of its backing file is shown, never opened. What an overlay does
+not hold is taken from the image given as --parent.
 
 The image is there, durable, once the command ends well; otherwise nothing is changed.";
 
@@ -34,16 +44,25 @@ pub(crate) struct Put {
     #[arg(value_parser = ImageName::parse)]
     name: ImageName,
 
-    /// A raw disk: a file or block device, or - for standard input
+    /// A raw or qcow2 disk: a file or block device, or - for standard input
     source: PathBuf,
 
-    /// The image this is a changed copy of: makes it faster, never different
+    /// The image this is a changed copy of: makes it faster, never different. Under a qcow2 overlay: the disk it lies
+    /// over
     #[arg(long, value_name = "IMAGE", value_parser = ImageName::parse)]
     parent: Option<ImageName>,
 
     /// Take the place of an image of that name
     #[arg(long)]
     replace: bool,
+
+    /// How SOURCE holds the disk
+    #[arg(long, value_name = "FORMAT", default_value = "auto")]
+    format: SourceFormat,
+
+    /// Put the disk as it was at a snapshot inside a qcow2 file, named by its id or name
+    #[arg(long, value_name = "SNAPSHOT")]
+    snapshot: Option<String>,
 }
 
 /// What a put did.
@@ -60,11 +79,14 @@ struct Stored {
     stored_new_bytes: u64,
     reused_chunks: u64,
     recovered_chunks: u64,
+    /// How the source held the disk.
+    format: String,
     seconds: f64,
 }
 
 impl Stored {
-    fn new(report: &PutReport, costs: Option<Costs>, time: Duration) -> Self {
+    fn new(put: &PutFileReport, costs: Option<Costs>, time: Duration) -> Self {
+        let report = &put.report;
         Self {
             image: RecordFields::from(&report.record),
             costs,
@@ -74,6 +96,7 @@ impl Stored {
             stored_new_bytes: report.stored_new_bytes,
             reused_chunks: report.reused_chunks,
             recovered_chunks: report.recovered_chunks,
+            format: put.format.to_string(),
             seconds: time.as_secs_f64(),
         }
     }
@@ -84,6 +107,9 @@ impl Report for Stored {
         let size = |bytes| units::size_exact(bytes, verbose);
         let time = Duration::from_secs_f64(self.seconds);
         let mut table = Table::of_pairs();
+        if self.format != DiskFormat::Raw.to_string() {
+            table.pair("  format", &self.format);
+        }
         table.pair("  length", size(self.image.virtual_size));
         table.pair(
             "  read",
@@ -129,6 +155,9 @@ impl Put {
             let message = "SOURCE - takes the image from standard input, which is a terminal";
             return Err(usage::error(ErrorKind::InvalidValue, message).into());
         }
+        if from_input {
+            self.check_input()?;
+        }
         let engine = context.open()?;
         let progress = Progress::begin(context.output, "put");
         let task = Task {
@@ -137,13 +166,20 @@ impl Put {
         };
         let clock = &engine.store().environment().clock;
         let start = clock.elapsed();
-        let report = match from_input {
-            true => self.put_input(&engine, task),
-            false => engine.put_path(
-                self.name.clone(),
-                &self.source,
-                self.parent.clone(),
-                self.replace,
+        let put = match from_input {
+            true => self.put_input(&engine, task).map(|report| PutFileReport {
+                report,
+                format: DiskFormat::Raw,
+            }),
+            false => engine.put_file(
+                PutFile {
+                    name: self.name.clone(),
+                    path: &self.source,
+                    parent: self.parent.clone(),
+                    replace: self.replace,
+                    format: self.format.named(),
+                    snapshot: self.snapshot.as_deref(),
+                },
                 task,
             ),
         }?;
@@ -153,17 +189,23 @@ impl Put {
         let info = context
             .output
             .json
-            .then(|| engine.show(&report.record.name).ok());
+            .then(|| engine.show(&put.report.record.name).ok());
         let costs = info.flatten().as_ref().map(Costs::from);
-        context.output.confirm(&Stored::new(&report, costs, time))?;
+        context.output.confirm(&Stored::new(&put, costs, time))?;
         Ok(Outcome::Done)
     }
 
-    fn put_input(
-        &self,
-        engine: &Engine,
-        task: Task<'_>,
-    ) -> Result<PutReport, tegula_engine::EngineError> {
+    /// Refuses what needs a file: the tables of a qcow2 file may stand anywhere in it.
+    fn check_input(&self) -> Result<(), clap::Error> {
+        let message = match (self.format, &self.snapshot) {
+            (SourceFormat::Qcow2, _) => "qcow2 is read from a file, not from standard input",
+            (_, Some(_)) => "--snapshot is for a qcow2 file, not for standard input",
+            _ => return Ok(()),
+        };
+        Err(usage::error(ErrorKind::ArgumentConflict, message))
+    }
+
+    fn put_input(&self, engine: &Engine, task: Task<'_>) -> Result<PutReport, EngineError> {
         let mut input = InterruptibleInput::new(task.interrupted);
         let request = PutRequest {
             name: self.name.clone(),

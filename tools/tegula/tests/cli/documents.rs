@@ -87,6 +87,7 @@ fn init_put_show_and_ls_have_their_keys() {
         ("stored_new_bytes", Is::Count),
         ("reused_chunks", Is::Count),
         ("recovered_chunks", Is::Count),
+        ("format", Is::Text),
         ("seconds", Is::Number),
     ];
     let base = world.json(["put", "base", &disk]);

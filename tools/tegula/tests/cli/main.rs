@@ -1,7 +1,7 @@
 //! The command line as its users and their scripts see it: the real program, real files, real devices.
 //!
-//! Some tests mount small file systems and attach loop devices. They need root, e2fsprogs and util-linux, and fail with
-//! a sentence that says so rather than be left out.
+//! Some tests mount small file systems and attach loop devices. They need root, e2fsprogs and util-linux; others need
+//! qemu-utils and strace. They fail with a sentence that says so rather than be left out.
 #![expect(
     clippy::disallowed_methods,
     clippy::unwrap_used,
@@ -15,6 +15,7 @@ mod deltas;
 mod demo;
 mod destinations;
 mod documents;
+mod formats;
 mod images;
 mod interruption;
 mod killed;

@@ -16,9 +16,10 @@ use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+use tegula_engine::disk_formats::DiskFormat;
 use tegula_engine::{
     CollectOptions, Depth, Destination, Diff, Engine, ExtentKind, ImageName, InitOptions,
-    OpenImage, PutReport, Task,
+    OpenImage, PutFile, PutReport, Task,
 };
 
 /// What the demonstration showed.
@@ -259,7 +260,15 @@ impl<'a> Story<'a> {
         };
         let clock = &engine.store().environment().clock;
         let start = clock.elapsed();
-        let report = engine.put_path(name.clone(), disk, parent.cloned(), false, task)?;
+        let request = PutFile {
+            name: name.clone(),
+            path: disk,
+            parent: parent.cloned(),
+            replace: false,
+            format: Some(DiskFormat::Raw),
+            snapshot: None,
+        };
+        let report = engine.put_file(request, task)?.report;
         let time = clock.elapsed().saturating_sub(start);
         Ok(Put::new(&report, allocated_bytes(disk)?, time))
     }
