@@ -1,7 +1,7 @@
 //! The index: where a chunk stands (SPEC 5). Derived from the segments' tables of contents.
 
 use crate::segment::{SegmentTable, list_sealed};
-use crate::{Environment, Session, StoreError, files, paths};
+use crate::{Environment, Session, StoreError, files, parallel, paths};
 use roaring::RoaringBitmap;
 use std::io;
 use tegula_format::{
@@ -15,6 +15,9 @@ pub const RUNS_MAX: usize = 8;
 
 /// Where the list of segments of nearly every run ends.
 const RUN_HEAD_BYTES: usize = 64 << 10;
+
+/// Rows that one core checks at a time.
+const VERIFY_PIECE: usize = 1 << 18;
 
 /// One run, mapped.
 #[derive(Debug, Clone)]
@@ -88,7 +91,15 @@ impl Run {
         self.mapped
             .check_readable(0..usize::MAX)
             .map_err(StoreError::io("read", &path))?;
-        self.sections().verify().map_err(StoreError::corrupt(&path))
+        let sections = self.sections();
+        let pieces: Vec<usize> = (0..sections.len()).step_by(VERIFY_PIECE).collect();
+        let verify = |first: &usize| {
+            sections.verify_rows(*first..first.saturating_add(VERIFY_PIECE).min(sections.len()))
+        };
+        sections
+            .verify_sums()
+            .and_then(|()| parallel::map(&pieces, 1, verify).into_iter().collect())
+            .map_err(StoreError::corrupt(&path))
     }
 
     pub(crate) fn find(&self, id: &ChunkId) -> impl Iterator<Item = RunRow> + '_ {
@@ -190,6 +201,23 @@ impl Index {
             .min_by_key(|row| row.place)
     }
 
+    /// Finds many chunks, as [`Self::lookup`] finds one. `ids` ascend; the answers are in their order.
+    pub(crate) fn lookup_sorted(&self, ids: &[ChunkId]) -> Vec<Option<RunRow>> {
+        let mut found: Vec<Option<RunRow>> = vec![None; ids.len()];
+        for run in &self.runs {
+            run.sections().find_sorted(ids, |position, row| {
+                let best = found.get_mut(position).expect("because it counts the ids");
+                if self.is_there(row.place)
+                    && self.is_usable(row.place)
+                    && best.is_none_or(|best| row.place < best.place)
+                {
+                    *best = Some(row);
+                }
+            });
+        }
+        found
+    }
+
     /// Finds a chunk that may stand only in condemned segments: to carry it over before they go.
     pub(crate) fn lookup_even_condemned(&self, id: &ChunkId) -> Option<RunRow> {
         self.lookup(id)
@@ -199,9 +227,12 @@ impl Index {
     /// Returns every place of a chunk that is not in quarantine.
     pub(crate) fn places<'a>(&'a self, id: &'a ChunkId) -> impl Iterator<Item = RunRow> + 'a {
         let rows = self.runs.iter().flat_map(move |run| run.find(id));
-        rows.filter(|row| {
-            self.sealed.contains(row.place.segment.get()) && !self.quarantine.contains(row.place)
-        })
+        rows.filter(|row| self.is_there(row.place) && !self.quarantine.contains(row.place))
+    }
+
+    /// Tells whether a place's segment was there when the index was loaded.
+    fn is_there(&self, place: Place) -> bool {
+        self.sealed.contains(place.segment.get())
     }
 
     /// Tells whether a place holds a chunk that can be used.

@@ -125,8 +125,11 @@ impl<'a> SegmentTables<'a> {
     }
 }
 
-/// Chunks that are looked up together by all cores.
-const MARK_BATCH: usize = 1 << 18;
+/// Chunks that are sorted and looked up together: 64 MiB of ids.
+const MARK_BATCH: usize = 1 << 21;
+
+/// Of these, those that one core looks up in one pass over the index.
+const MARK_PIECE: usize = 1 << 16;
 
 /// Everything that some image needs.
 #[derive(Debug, Default)]
@@ -188,24 +191,30 @@ impl Marked {
             if batch.is_empty() {
                 return Ok(());
             }
-            let find = |position: &u64| {
-                layer
-                    .id_at(*position)
-                    .map(|id| index.lookup(&id).map(|row| row.place).ok_or(id))
-            };
-            let found = parallel::map(&batch, 1024, find);
-            let mut places = Vec::with_capacity(batch.len());
-            for found in found {
-                match found? {
-                    Ok(place) => places.push(place.ordinal()),
-                    Err(id) => _ = self.missing.insert(id),
+            let ids = parallel::map(&batch, 1024, |position| layer.id_at(*position));
+            let mut ids = ids.into_iter().collect::<Result<Vec<ChunkId>, _>>()?;
+            // In the order of the index: a look at every chunk of a large store is then a walk and not 2^24 jumps.
+            parallel::sort(&mut ids);
+            let pieces: Vec<&[ChunkId]> = ids.chunks(MARK_PIECE).collect();
+            let pieces = parallel::map(&pieces, 1, |ids| {
+                let found = index.lookup_sorted(ids);
+                let mut missing = Vec::new();
+                let mut places = Vec::with_capacity(ids.len());
+                for (id, row) in ids.iter().zip(found) {
+                    match row {
+                        Some(row) => places.push(row.place.ordinal()),
+                        None => missing.push(*id),
+                    }
                 }
+                // Sorted, so that each container of the bitmap is touched once.
+                places.sort_unstable();
+                let places: RoaringTreemap = places.into_iter().collect();
+                (places, missing)
+            });
+            for (places, missing) in pieces {
+                self.places.0 |= places;
+                self.missing.extend(missing);
             }
-            // Sorted, so that each container of the bitmap is touched once.
-            places.sort_unstable();
-            places
-                .into_iter()
-                .for_each(|place| _ = self.places.0.insert(place));
         }
     }
 }

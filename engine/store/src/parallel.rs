@@ -1,5 +1,7 @@
 //! The same work for many things, on all cores.
 
+use tegula_format::ChunkId;
+
 /// Returns what `work` makes of each item, in order. A core is given at least `least` items.
 #[cfg(not(feature = "shuttle"))]
 pub(crate) fn map<T: Sync, R: Send>(
@@ -15,4 +17,13 @@ pub(crate) fn map<T: Sync, R: Send>(
 #[cfg(feature = "shuttle")]
 pub(crate) fn map<T, R>(items: &[T], _least: usize, work: impl Fn(&T) -> R) -> Vec<R> {
     items.iter().map(work).collect()
+}
+
+/// Sorts ids. Their first eight bytes nearly always tell.
+pub(crate) fn sort(ids: &mut [ChunkId]) {
+    let order = |a: &ChunkId, b: &ChunkId| a.prefix().cmp(&b.prefix()).then_with(|| a.cmp(b));
+    #[cfg(not(feature = "shuttle"))]
+    rayon::slice::ParallelSliceMut::par_sort_unstable_by(ids, order);
+    #[cfg(feature = "shuttle")]
+    ids.sort_unstable_by(order);
 }
