@@ -49,6 +49,7 @@ fn index(criterion: &mut Criterion) {
             place,
             offset: 73,
             stored_length: 9,
+            bases: 0,
         })
         .collect();
     rows.sort_unstable();

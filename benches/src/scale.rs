@@ -31,6 +31,7 @@ fn row(n: u64) -> anyhow::Result<RunRow> {
         place: Place { segment, slot },
         offset,
         stored_length: 39_000,
+        bases: 0,
     })
 }
 

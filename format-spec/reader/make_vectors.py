@@ -9,8 +9,8 @@ This is the slow encoder: it holds whole files in memory, states every byte wher
 shares no code with the programs it checks. It is not a store: it takes no locks and syncs nothing.
 
 Everything here is a constant or follows from one, so the files are the same on every machine. Compressed payloads are
-put together by hand from the two simplest kinds of zstd block, so that no version of zstd can change them; the one
-frame that a compressor made stands here as bytes.
+put together by hand from the simplest kinds of zstd block, so that no version of zstd can change them; the one frame
+that a compressor made stands here as bytes.
 """
 
 import argparse
@@ -165,9 +165,9 @@ def runs_of(numbers):
 # Section 3: the store configuration
 
 
-def store_config(id, block_size_log2, zstd_level, created_at_us, **overrides):
+def store_config(id, block_size_log2, zstd_level, created_at_us, prefix_frames=False, **overrides):
     body = id + u8(block_size_log2) + i32(zstd_level) + i64(created_at_us)
-    return envelope(b"TGSTORE\n", body, **overrides)
+    return envelope(b"TGSTORE\n", body, **{"refuse": int(prefix_frames)} | overrides)
 
 
 # Section 4: segments
@@ -180,7 +180,9 @@ def segment_header(store, number, block_size_log2, ingest, reserved=0):
 RAW, ZSTD = 0, 1
 
 
-def record(chunk_id, codec, payload, raw_length, bases=0, reserved=0, stored_length=None, magic=b"TGRC"):
+def record(chunk_id, codec, frame, raw_length, base_ids=(), bases=None, reserved=0, stored_length=None, magic=b"TGRC"):
+    payload = b"".join(base_ids) + frame
+    bases = len(base_ids) if bases is None else bases
     head = magic + u8(codec) + u8(bases) + u16(reserved)
     head += u32(len(payload) if stored_length is None else stored_length) + u32(raw_length) + chunk_id
     return head + u32(crc(head + payload)) + payload
@@ -190,27 +192,34 @@ def toc_row(chunk_id, offset, stored_length, raw_length, codec, bases=0, reserve
     return chunk_id + u32(offset) + u32(stored_length) + u32(raw_length) + u8(codec) + u8(bases) + u16(reserved)
 
 
-def trailer(toc, toc_offset, rows, toc_hash=None, reserved=bytes(12), magic=b"TGSEALED"):
-    guarded = magic + u32(toc_offset) + u32(rows) + (toc_hash or b3(toc)) + reserved
+def trailer(toc, toc_offset, rows, base_ids=0, toc_hash=None, reserved=bytes(8), magic=b"TGSEALED"):
+    """`toc` are the rows and, behind them, the ids of the bases."""
+    guarded = magic + u32(toc_offset) + u32(rows) + (toc_hash or b3(toc)) + u32(base_ids) + reserved
     return guarded + u32(crc(guarded))
 
 
 def segment(store, number, block_size_log2, ingest, chunks):
-    """Encodes a sealed segment; `chunks` are (bytes of the chunk, codec, payload)."""
+    """Encodes a sealed segment; `chunks` are (bytes of the chunk, codec, frame, ids of its bases or nothing)."""
     data = segment_header(store, number, block_size_log2, ingest)
-    toc = b""
-    for chunk, codec, payload in chunks:
-        toc += toc_row(b3(chunk), len(data), len(payload), len(chunk), codec)
-        data += record(b3(chunk), codec, payload, len(chunk))
-    return data + toc + trailer(toc, len(data), len(chunks))
+    toc, table = b"", []
+    for chunk, codec, frame, *bases in chunks:
+        bases = bases[0] if bases else []
+        toc += toc_row(b3(chunk), len(data), len(frame) + 32 * len(bases), len(chunk), codec, len(bases))
+        data += record(b3(chunk), codec, frame, len(chunk), bases)
+        table += bases
+    toc += b"".join(table)
+    return data + toc + trailer(toc, len(data), len(chunks), len(table))
 
 
 def rows_of(chunks):
     """The fields of a table of contents, as index.json states them."""
     offset, rows = 73, []
-    for chunk, codec, payload in chunks:
-        rows.append({"id": b3(chunk).hex(), "offset": offset, "stored_length": len(payload), "codec": codec})
-        offset += 52 + len(payload)
+    for chunk, codec, frame, *bases in chunks:
+        bases = bases[0] if bases else []
+        length = len(frame) + 32 * len(bases)
+        shown = {"id": b3(chunk).hex(), "offset": offset, "stored_length": length, "codec": codec}
+        rows.append(shown | {"bases": [base.hex() for base in bases]})
+        offset += 52 + length
     return rows
 
 
@@ -229,11 +238,11 @@ def run_filter(ids, rows_max=None):
 
 
 def run(segments, rows, filter_bytes=None, sort=True, segment_bytes=None, reserved=0, **body_overrides):
-    """`rows` are (chunk id, segment, slot, offset, stored length)."""
+    """`rows` are (chunk id, segment, slot, offset, stored length, number of bases)."""
     ordered = sorted(rows) if sort else rows
     row_bytes = b"".join(
-        chunk_id + u32(number) + u32(offset) + u32(stored) + u16(slot) + u16(reserved)
-        for chunk_id, number, slot, offset, stored in ordered
+        chunk_id + u32(number) + u32(offset) + u32(stored) + u16(slot) + u8(bases) + u8(reserved)
+        for chunk_id, number, slot, offset, stored, bases in ordered
     )
     set_bytes = number_set(segments) if segment_bytes is None else segment_bytes
     if filter_bytes is None:
@@ -404,6 +413,33 @@ def zstd_by_hand(chunk, *blocks):
     return frame
 
 
+def zstd_copies(chunk, prefix, *copies):
+    """A zstd frame of one compressed block: for each of `copies`, (literals, source, length), the literals, then that
+    many bytes from `source` of the prefix on. The codes of all lengths and distances must be the same, so that each
+    stands as itself: raw literals (RFC 8878, 3.1.1.3.1), tables of one code (3.1.1.3.2.1), and the bits that say which
+    number of its code's range it is (3.1.1.3.2.2)."""
+    said, codes, bits = b"", set(), [(1, 1)]  # the bitstream ends with a 1
+    for literals, source, length in copies:
+        distance = len(prefix) + len(said) + len(literals) - source
+        said += literals + prefix[source : source + length]
+        offset_code = (distance + 3).bit_length() - 1
+        base, extra, length_code = next(
+            (base, extra, code) for base, extra, code in [(1027, 10, 46), (2051, 11, 47)] if base <= length < base + (1 << extra)
+        )
+        codes.add((len(literals), offset_code, length_code))
+        bits += [(distance + 3 - (1 << offset_code), offset_code), (length - base, extra)]
+    assert said == chunk and len(codes) == 1 and all(len(c[0]) < 16 for c in copies), "the frame must hold the chunk"
+    literals = b"".join(copy[0] for copy in copies)
+    assert len(literals) < 32
+    stream, width = 0, 0
+    for value, count in bits:
+        stream, width = stream << count | value, width + count
+    block = u8(len(literals) << 3) + literals + u8(len(copies)) + u8(0x54) + bytes(codes.pop())
+    block += stream.to_bytes(-(-width // 8), "little")
+    header = bytes.fromhex("28b52ffd") + u8(0x60) + u16(len(chunk) - 256)
+    return header + (1 | 2 << 1 | len(block) << 3).to_bytes(3, "little") + block
+
+
 # `LINES` as zstd 1.5.7 compresses it at level 3: the one payload here with entropy-coded blocks.
 LINES = b"".join(b"%04d the tile lies on the row below\n" % n for n in range(200))[:4096]
 LINES_FRAME = bytes.fromhex(
@@ -443,6 +479,30 @@ def noise():
 
 def lines():
     return LINES, ZSTD, LINES_FRAME
+
+
+def repaired():
+    """The lines with other words at the beginning: all the rest is taken from the base."""
+    words = b"0000 ridge\n"
+    chunk = words + LINES[len(words) :]
+    return chunk, ZSTD, zstd_copies(chunk, LINES, (words, len(words), BLOCK - len(words))), [b3(LINES)]
+
+
+def patchwork():
+    """Words, then the middle of the first base; words again, and the beginning of the second."""
+    words, length = b"half a row:", BLOCK // 2 - 11
+    bases = LINES, noise()[0]
+    chunk = words + LINES[2048 : 2048 + length] + words + noise()[0][2059 : 2059 + length]
+    copies = [(words, 2048, length), (words, BLOCK + 2059, length)]
+    return chunk, ZSTD, zstd_copies(chunk, b"".join(bases), *copies), [b3(base) for base in bases]
+
+
+def like_a_dictionary():
+    """A chunk that zstd would take for a dictionary in its own format, and one that has it as its base."""
+    base = bytes.fromhex("37a430ec") + LINES[4:]
+    words = b"0000 ridge\n"
+    chunk = words + base[len(words) :]
+    return base, (chunk, ZSTD, zstd_copies(chunk, base, (words, len(words), BLOCK - len(words))), [b3(base)])
 
 
 def numbered_ids(count):
@@ -486,7 +546,9 @@ class Vectors:
 def envelope_vectors(v):
     """The envelope is the same everywhere: its faults are shown on the store configuration."""
     plain = dict(id=STORE_ID, block_size_log2=16, zstd_level=3, created_at_us=CREATED)
-    shown = {"id": STORE_ID.hex(), "block_size_log2": 16, "zstd_level": 3, "created_at_us": CREATED}
+    shown = {
+        "id": STORE_ID.hex(), "block_size_log2": 16, "zstd_level": 3, "created_at_us": CREATED, "prefix_frames": False,
+    }
     good = store_config(**plain)
     v.good("store-config.bin", "store_config", "3", "a store of 64 KiB blocks", good, shown)
     small = plain | {"block_size_log2": 12, "zstd_level": -7, "created_at_us": -1}
@@ -498,6 +560,10 @@ def envelope_vectors(v):
     v.good(
         "store-config-4m.bin", "store_config", "3", "the largest blocks, the highest level",
         store_config(**large), shown | {"block_size_log2": 22, "zstd_level": 19},
+    )
+    v.good(
+        "store-config-prefix.bin", "store_config", "3", "a store that may have prefix frames",
+        store_config(**plain, prefix_frames=True), shown | {"prefix_frames": True},
     )
     v.good(
         "store-config-ignore.bin", "store_config", "2.3", "unknown bits in the masks to ignore and to clear",
@@ -525,6 +591,10 @@ def envelope_vectors(v):
     bad("checksum", "one bit of the body flipped", patched(good, 40, u8(good[40] ^ 1)), "Checksum")
     bad("reserved", "the reserved field is 1", store_config(**plain, reserved=1), "Field", "reserved")
     bad("refuse", "an unknown bit in the mask to refuse", store_config(**plain, refuse=4), "UnsupportedFeatures")
+    bad(
+        "refuse-more", "an unknown bit in the mask to refuse, beside the one that is known",
+        store_config(**plain, refuse=3), "UnsupportedFeatures", section="3",
+    )
     bad("body-short", "the body ends within its last field", resealed(patched(good[:-1], 24, u32(28))), "Body")
     bad("body-long", "a byte follows the last field", resealed(patched(good + b"\0", 24, u32(30))), "Body")
     bad("block-2k", "blocks of 2 KiB", store_config(**plain | {"block_size_log2": 11}), "Field", "block_size_log2", "3")
@@ -599,15 +669,17 @@ def segment_vectors(v):
         segment_header(**header, reserved=1), "Field", "reserved",
     )
 
-    def good_record(name, what, chunk, codec, payload):
-        fields = {"codec": codec, "stored_length": len(payload), "raw_length": BLOCK, "id": b3(chunk).hex()}
-        fields["payload_offset"] = 52
-        data = record(b3(chunk), codec, payload, BLOCK)
+    def good_record(name, what, chunk, codec, frame, bases=()):
+        fields = {"codec": codec, "bases": [base.hex() for base in bases], "stored_length": len(frame) + 32 * len(bases)}
+        fields |= {"raw_length": BLOCK, "id": b3(chunk).hex(), "payload_offset": 52}
+        data = record(b3(chunk), codec, frame, BLOCK, bases)
         v.good(f"record-{name}.bin", "record", "4.2", what, data, fields, block_size_log2=LOG2)
 
     good_record("zstd", "4,096 bytes of 5 as a zstd frame of one run-length block", *fives())
     good_record("zstd-lines", "text, as a compressor packs it", *lines())
     good_record("raw", "a chunk that does not compress", *noise())
+    good_record("base", "a frame that has another chunk as its prefix", *repaired())
+    good_record("bases", "a frame that has two other chunks as its prefix", *patchwork())
 
     def bad_record(name, what, data, error, field=None):
         v.bad(f"record-{name}.bin", "record", "4.2", what, data, error, field, block_size_log2=LOG2)
@@ -619,7 +691,14 @@ def segment_vectors(v):
     bad_record("payload-cut", "one byte of the payload is missing", whole[:-1], "Truncated")
     bad_record("magic", "no magic", record(id, ZSTD, payload, BLOCK, magic=b"TGRX"), "BadMagic")
     bad_record("codec", "codec 2", record(id, 2, payload, BLOCK), "Field", "codec")
-    bad_record("bases", "a base chunk", record(id, ZSTD, payload, BLOCK, bases=1), "Field", "bases")
+    one, other = b3(LINES), b3(noise()[0])
+    bad_record("bases", "three bases", record(id, ZSTD, payload, BLOCK, [one, other, bytes(32)]), "Field", "bases")
+    bad_record("bases-raw", "a raw chunk with a base", record(id, RAW, chunk[32:], BLOCK, [one]), "Field", "bases")
+    bad_record("base-own", "a chunk with itself as its second base", record(id, ZSTD, payload, BLOCK, [one, id]), "Field", "base")
+    bad_record("base-twice", "the same base twice", record(id, ZSTD, payload, BLOCK, [one, one]), "Field", "base")
+    bad_record("base-frame", "a base and no frame", record(id, ZSTD, b"", BLOCK, [one]), "Field", "stored_length")
+    based = record(id, ZSTD, payload, BLOCK, [one])
+    bad_record("base-checksum", "one bit of a base's id flipped", patched(based, 60, u8(based[60] ^ 1)), "Checksum")
     bad_record("reserved", "the reserved field is 1", record(id, ZSTD, payload, BLOCK, reserved=1), "Field", "reserved")
     bad_record("raw-length", "a chunk of 8 KiB", record(id, ZSTD, payload, 2 * BLOCK), "Field", "raw_length")
     bad_record("stored-none", "an empty payload", record(id, ZSTD, b"", BLOCK), "Field", "stored_length")
@@ -637,6 +716,12 @@ def segment_vectors(v):
         "segment-empty.bin", "segment", "4", "a sealed segment of no chunk", segment(**header, chunks=[]), shown | {"rows": []}
     )
 
+    framed = [lines(), repaired(), noise(), patchwork()]
+    v.good(
+        "segment-bases.bin", "segment", "4", "four chunks, two of which have others as their prefix",
+        segment(**header, chunks=framed), shown | {"rows": rows_of(framed)},
+    )
+
     small = [fives(), sevens()]
     data = good + b"".join(record(b3(chunk), codec, payload, BLOCK) for chunk, codec, payload in small)
     rows = [toc_row(bytes.fromhex(r["id"]), r["offset"], r["stored_length"], BLOCK, r["codec"]) for r in rows_of(small)]
@@ -651,8 +736,9 @@ def segment_vectors(v):
     bad("trailer-checksum", "4.4", "one bit of the trailer flipped", toc, patched(end, 12, u8(3)), "Checksum")
     bad(
         "trailer-reserved", "4.4", "a reserved byte is 1", toc,
-        trailer(toc, toc_offset, 2, reserved=bytes(11) + b"\1"), "Field", "reserved",
+        trailer(toc, toc_offset, 2, reserved=bytes(7) + b"\1"), "Field", "reserved",
     )
+    bad("trailer-base-ids", "4.4", "five base ids for two rows", toc, trailer(toc, toc_offset, 2, 5), "Field", "base_ids")
     bad("trailer-rows", "4.4", "65,537 rows", toc, trailer(toc, toc_offset, 65537), "Field", "rows")
     bad("trailer-offset", "4.4", "a table that is one row longer than stated", toc, trailer(toc, toc_offset, 1), "Field", "toc_offset")
     bad("trailer-early", "4.4", "a table within the header", b"", trailer(good[25:], 25, 1), "Field", "toc_offset", data=good)
@@ -663,10 +749,28 @@ def segment_vectors(v):
 
     bad_toc("offset", "a row that points one byte too far", patched(toc, 80, u32(137)), "Field", "offset")
     bad_toc("codec", "codec 2", patched(toc, 44, u8(2)), "Field", "codec")
-    bad_toc("bases", "a base chunk", patched(toc, 45, u8(1)), "Field", "bases")
+    bad_toc("bases", "three bases", patched(toc, 45, u8(3)), "Field", "bases")
     bad_toc("reserved", "the reserved field is 1", patched(toc, 46, u16(1)), "Field", "reserved")
     bad_toc("raw-length", "a chunk of 8 KiB", patched(toc, 40, u32(2 * BLOCK)), "Field", "raw_length")
     bad_toc("stored-length", "a frame as long as the chunk", patched(toc, 36, u32(BLOCK)), "Field", "stored_length")
+
+    def bad_bases(name, what, counts, ids, error="Field", field="base_ids", stated=None):
+        """Two records of which the table says that they have so many bases, and these."""
+        chunks = [repaired(), patchwork()]
+        records = good + b"".join(record(b3(c), codec, frame, BLOCK, bases) for c, codec, frame, bases in chunks)
+        rows = [
+            toc_row(bytes.fromhex(row["id"]), row["offset"], row["stored_length"], BLOCK, row["codec"], count)
+            for row, count in zip(rows_of(chunks), counts)
+        ]
+        toc = b"".join(rows + ids)
+        end = trailer(toc, len(records), 2, len(ids) if stated is None else stated)
+        bad(f"toc-{name}", "4.3", what, toc, end, error, field, records)
+
+    bad_bases("bases-more", "an id more than the rows have bases", [1, 1], [one, one, other])
+    bad_bases("bases-fewer", "an id fewer than the rows have bases", [1, 2], [one, one])
+    bad_bases("bases-stated", "a table that is one id longer than stated", [1, 2], [one, one, other], field="toc_offset", stated=2)
+    bad_bases("base-own", "a row with its own chunk as its base", [1, 2], [b3(repaired()[0]), one, other], field="base")
+    bad_bases("base-twice", "a row with the same base twice", [1, 2], [one, other, other], field="base")
     bad_toc("gap", "a byte between the last record and the table", toc, "Field", "toc_offset", data + b"\0")
 
     torn = record(b3(noise()[0]), *noise()[1:], BLOCK)[:1000]
@@ -678,10 +782,10 @@ def segment_vectors(v):
 
 def run_vectors(v):
     ids = numbered_ids(4)
-    rows = [(ids[0], 1, 0, 73, 11), (ids[1], 1, 1, 136, 4096), (ids[2], 2, 0, 73, 61), (ids[0], 2, 1, 186, 11)]
+    rows = [(ids[0], 1, 0, 73, 11, 0), (ids[1], 1, 1, 136, 4096, 0), (ids[2], 2, 0, 73, 61, 1), (ids[0], 2, 1, 186, 11, 0)]
 
     def fields(segments, rows):
-        keys = ["id", "segment", "slot", "offset", "stored_length"]
+        keys = ["id", "segment", "slot", "offset", "stored_length", "bases"]
         shown = [dict(zip(keys, [row[0].hex(), *row[1:]])) for row in sorted(rows)]
         return {"segments": segments, "rows": shown}
 
@@ -691,7 +795,7 @@ def run_vectors(v):
         fields([1, 2], rows) | {"absent": ids[3].hex()},
     )
     v.good("run-empty.bin", "run", "5", "a run of no row over one empty segment", run([7], []), fields([7], []))
-    many = [(id, 3, slot, 73 + 63 * slot, 11) for slot, id in enumerate(numbered_ids(43))]
+    many = [(id, 3, slot, 73 + 63 * slot, 11, 0) for slot, id in enumerate(numbered_ids(43))]
     v.good("run-filter.bin", "run", "5.2", "43 rows: three filter blocks", run([3], many), fields([3], many))
 
     roomy = run([1, 2], rows, filter_bytes=run_filter([row[0] for row in rows], rows_max=64))
@@ -719,6 +823,7 @@ def run_vectors(v):
     bad("order", "5.3", "rows that do not ascend", run([1, 2], sorted(rows)[::-1], sort=False), "Field")
     bad("twice", "5.3", "the same row twice", run([1, 2], rows + rows[:1]), "Field")
     bad("row-reserved", "5.3", "the reserved field of a row is 1", run([1, 2], rows, reserved=1), "Field", "reserved")
+    bad("row-bases", "5.3", "a row with three bases", run([1, 2], [*rows[1:], (*rows[0][:5], 3)]), "Field", "bases")
     bad("foreign", "5.3", "a row in a segment that is not named", run([1], rows), "Field")
 
 
@@ -1064,19 +1169,19 @@ def example_store(v):
         v.files[f"store/{name}"] = data
         files.append(name)
 
-    put("tegula.store", store_config(STORE_ID, LOG2, 3, CREATED))
+    put("tegula.store", store_config(STORE_ID, LOG2, 3, CREATED, prefix_frames=True))
     put("gc.state", gc_state(3, 1, [], []))
     hello, bye = b"Tegula: a roof tile.\n", b"Imbrex: the tile over the gap between two.\n"
     words, tail = greeting(hello), greeting(bye)
     first = [fives(), noise(), words, lines(), tail]
-    second = [sevens(), greeting(b"Row on row.\n")]
+    second = [sevens(), greeting(b"Row on row.\n"), repaired()]
     put("segments/00000002.seg", segment(STORE_ID, 2, LOG2, INGEST_1, first))
     put("segments/00000003.seg", segment(STORE_ID, 3, LOG2, INGEST_2, second))
     torn = segment_header(STORE_ID, 4, LOG2, bytes(range(0xE0, 0xF0)))
     torn += record(b3(fives()[0]), *fives()[1:], BLOCK) + record(b3(LINES), ZSTD, LINES_FRAME, BLOCK)[:100]
     put("segments/00000004.open", torn)
     rows = [
-        (bytes.fromhex(row["id"]), 2, slot, row["offset"], row["stored_length"]) for slot, row in enumerate(rows_of(first))
+        (bytes.fromhex(row["id"]), 2, slot, row["offset"], row["stored_length"], 0) for slot, row in enumerate(rows_of(first))
     ]
     put("index/" + "5a" * 16 + ".run", run([2], rows))
 
@@ -1090,26 +1195,27 @@ def example_store(v):
     roof_digest = image_digest(size, LOG2, roof_ids)
     roof_bytes = b"".join(block or bytes(BLOCK) for block in blocks)[:size]
 
-    # Image "roof repaired": eight blocks; block 1 is set anew, block 4 zeroed, block 6 added, block 7 a hole.
+    # Image "roof repaired": eight blocks; block 1 is set anew, block 4 zeroed, block 6 added, and block 7, which stands
+    # on the chunk that was block 4's.
     grown = 8 * BLOCK
-    child_data = {1: b3(sevens()[0]), 6: b3(second[1][0])}
+    child_data = {1: b3(sevens()[0]), 6: b3(second[1][0]), 7: b3(repaired()[0])}
     child_id, child = layer(INGEST_2, LOG2, grown, list(child_data), [4], list(child_data.values()), full_id, 1)
     put(f"layers/{child_id.hex()}.layer", child)
     child_blocks = [*blocks, None, None]
-    child_blocks[1], child_blocks[4], child_blocks[6] = sevens()[0], None, second[1][0]
+    child_blocks[1], child_blocks[4], child_blocks[6], child_blocks[7] = sevens()[0], None, second[1][0], repaired()[0]
     child_ids = [b3(block) if block else None for block in child_blocks]
     child_digest = image_digest(grown, LOG2, child_ids)
     child_bytes = b"".join(block or bytes(BLOCK) for block in child_blocks)
 
-    old, roof, repaired = bytes([0xC1] * 16), bytes([0xC2] * 16), bytes([0xC3] * 16)
+    old, roof, newer = bytes([0xC1] * 16), bytes([0xC2] * 16), bytes([0xC3] * 16)
     common = dict(block_size_log2=LOG2, digest=roof_digest, layer=full_id, data_blocks=5, virtual_size=size)
     put("images/draft.image", image_record(id=old, name="draft", created_at_us=CREATED, **common))
     put("images/roof.image", image_record(id=roof, name="roof", created_at_us=CREATED, supersedes=old, **common))
     put(
         "images/roof repaired.image",
         image_record(
-            id=repaired, name="roof repaired", virtual_size=grown, block_size_log2=LOG2, digest=child_digest,
-            layer=child_id, data_blocks=5, created_at_us=CREATED + 1_000_000, parent=("roof", roof_digest),
+            id=newer, name="roof repaired", virtual_size=grown, block_size_log2=LOG2, digest=child_digest,
+            layer=child_id, data_blocks=6, created_at_us=CREATED + 1_000_000, parent=("roof", roof_digest),
         ),
     )
     put("tmp/" + "0f" * 16, b"TGLAYER\n")
@@ -1128,7 +1234,7 @@ def example_store(v):
         "id": STORE_ID.hex(),
         "images": [
             image("roof", roof_bytes, roof_digest, [full_id], 5, None),
-            image("roof repaired", child_bytes, child_digest, [child_id, full_id], 5, "roof"),
+            image("roof repaired", child_bytes, child_digest, [child_id, full_id], 6, "roof"),
         ],
         "segments": {"2": rows_of(first), "3": rows_of(second)},
         "files": sorted(files),

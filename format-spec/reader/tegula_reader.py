@@ -14,6 +14,7 @@ Exit status: 0 all is well, 1 something is damaged or not there, 2 wrong usage.
 
 import argparse
 import fcntl
+import io
 import json
 import os
 import re
@@ -21,7 +22,7 @@ import struct
 import sys
 import tempfile
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -40,6 +41,10 @@ ROW_BYTES = 48
 TRAILER_BYTES = 64
 PAGE_BYTES = 65536
 DEPTH_MAX = 65536
+BASES_MAX = 2
+BASE_DEPTH_MAX = 4
+PREFIX_FRAMES = 1
+DICTIONARY_MAGIC = bytes.fromhex("37a430ec")
 NO_ID = bytes(32)
 
 
@@ -71,9 +76,10 @@ def b3(data):
 class Body:
     """Takes the fields of a body one after the other."""
 
-    def __init__(self, data):
+    def __init__(self, data, refuse=0):
         self.data = data
         self.at = 0
+        self.refuse = refuse  # the bits of that mask that are set
 
     def take(self, count):
         need(count <= len(self.data) - self.at, "Body", f"a field needs {count} bytes, {len(self.data) - self.at} are left")
@@ -137,8 +143,8 @@ def check_virtual_size(virtual_size, block_size_log2):
 # Section 2.3
 
 
-def open_envelope(magic, data):
-    """Returns the body, and how many bytes envelope and body take."""
+def open_envelope(magic, data, known=0):
+    """Returns the body, and how many bytes envelope and body take. `known` are the bits of the refuse mask that mean something."""
     need(len(data) >= ENVELOPE_BYTES, "Truncated", f"{len(data)} bytes hold no head of {ENVELOPE_BYTES}")
     found, version, reserved, refuse, _ignore, _clear, length, checksum = struct.unpack_from("<8sHHIIIII", data)
     need(found == magic, "BadMagic", f"the magic is {found!r}, expected {magic!r}")
@@ -149,12 +155,12 @@ def open_envelope(magic, data):
     computed = zlib.crc32(data[:28] + data[ENVELOPE_BYTES:end])
     need(computed == checksum, "Checksum", f"the checksum is {checksum:#010x}, the bytes give {computed:#010x}")
     need_field(reserved == 0, "reserved", reserved)
-    need(refuse == 0, "UnsupportedFeatures", f"unknown features {refuse:#010x}")
-    return Body(data[ENVELOPE_BYTES:end]), end
+    need(refuse & ~known == 0, "UnsupportedFeatures", f"unknown features {refuse & ~known:#010x}")
+    return Body(data[ENVELOPE_BYTES:end], refuse), end
 
 
-def open_whole_envelope(magic, data):
-    body, end = open_envelope(magic, data)
+def open_whole_envelope(magic, data, known=0):
+    body, end = open_envelope(magic, data, known)
     need(len(data) == end, "Body", f"{len(data) - end} bytes follow the structure")
     return body
 
@@ -255,11 +261,12 @@ class StoreConfig:
     block_size_log2: int
     zstd_level: int
     created_at_us: int
+    prefix_frames: bool
 
 
 def read_store_config(data):
-    body = open_whole_envelope(b"TGSTORE\n", data)
-    config = StoreConfig(body.take(16), body.u8(), body.i32(), body.i64())
+    body = open_whole_envelope(b"TGSTORE\n", data, known=PREFIX_FRAMES)
+    config = StoreConfig(body.take(16), body.u8(), body.i32(), body.i64(), bool(body.refuse & PREFIX_FRAMES))
     body.end()
     need_field(-7 <= config.zstd_level <= 19, "zstd_level", config.zstd_level)
     read_block_size_log2(config.block_size_log2)
@@ -295,88 +302,108 @@ class Row:
     offset: int
     stored_length: int
     codec: int
+    bases: tuple = ()  # chunk ids
 
     def end(self):
         return self.offset + RECORD_HEADER_BYTES + self.stored_length
 
 
-def check_lengths(codec, bases, stored_length, raw_length, block_bytes):
+def check_lengths(codec, bases, stored_length, raw_length, block_bytes, prefix_frames):
     need_field(codec in (0, 1), "codec", codec)
-    need_field(bases == 0, "bases", bases)
+    need_field(bases <= (BASES_MAX if prefix_frames and codec == 1 else 0), "bases", bases)
     need_field(raw_length == block_bytes, "raw_length", raw_length)
-    fits = stored_length == raw_length if codec == 0 else 0 < stored_length < raw_length
+    fits = stored_length == raw_length if codec == 0 else 32 * bases < stored_length < raw_length
     need_field(fits, "stored_length", stored_length)
 
 
-def read_record(data, offset, block_bytes):
-    """Returns what the record at `offset` says of itself, and its payload, after checking its checksum."""
+def split_bases(id, bases, data):
+    """The ids at the start of `data` of the chunks that are the prefix of chunk `id`."""
+    ids = tuple(data[32 * n : 32 * n + 32] for n in range(bases))
+    need(id not in ids, "Field", "a chunk has itself as its base", "base")
+    need(len(set(ids)) == len(ids), "Field", "a chunk has the same base twice", "base")
+    return ids
+
+
+def read_record(data, offset, block_bytes, prefix_frames=True):
+    """Returns what the record at `offset` says of itself, and its frame, after checking its checksum."""
     header = data[offset : offset + RECORD_HEADER_BYTES]
     need(len(header) == RECORD_HEADER_BYTES, "Truncated", f"{len(header)} bytes hold no record header")
     magic, codec, bases, reserved, stored_length, raw_length, id, checksum = struct.unpack("<4sBBHII32sI", header)
     need(magic == b"TGRC", "BadMagic", f"no record, but {magic!r}")
-    check_lengths(codec, bases, stored_length, raw_length, block_bytes)
+    check_lengths(codec, bases, stored_length, raw_length, block_bytes, prefix_frames)
     need_field(reserved == 0, "reserved", reserved)
     row = Row(id, offset, stored_length, codec)
     payload = data[offset + RECORD_HEADER_BYTES : row.end()]
     need(len(payload) == stored_length, "Truncated", f"a payload has {len(payload)} bytes of {stored_length}")
     computed = zlib.crc32(header[:48] + payload)
     need(computed == checksum, "Checksum", f"a record's checksum is {checksum:#010x}, its bytes give {computed:#010x}")
-    return row, payload
+    row.bases = split_bases(id, bases, payload)
+    return row, payload[32 * bases :]
 
 
-def unpack(row, payload, block_bytes):
-    """Returns the chunk that a payload holds, after checking it against its id."""
-    chunk = payload if row.codec == 0 else decompress(payload, block_bytes)
+def unpack(row, frame, block_bytes, fetch=None):
+    """Returns the chunk that a frame holds, after checking it against its id. `fetch` gives the bases' bytes by id."""
+    bases = [fetch(base) for base in row.bases]
+    chunk = frame if row.codec == 0 else decompress(frame, block_bytes, bases)
     need(b3(chunk) == row.id, "Hash", f"chunk {row.id.hex()} hashes to {b3(chunk).hex()}")
     return chunk
 
 
-def decompress(payload, block_bytes):
+def decompress(payload, block_bytes, bases=()):
+    prefix = b"".join(bases)
+    need(prefix[:4] != DICTIONARY_MAGIC, "Field", "a first base begins as a dictionary does", "base")
     need(payload[:4] == bytes.fromhex("28b52ffd"), "Body", "a payload is no zstd frame")
     try:
         frame = zstandard.get_frame_parameters(payload)
         unknown = (zstandard.CONTENTSIZE_UNKNOWN, zstandard.CONTENTSIZE_ERROR)
         need(frame.content_size in (block_bytes, *unknown), "Body", f"a frame says it holds {frame.content_size} bytes")
         need(frame.dict_id == 0, "Body", "a frame wants a dictionary")
-        chunk = zstandard.ZstdDecompressor().decompress(payload, max_output_size=block_bytes, allow_extra_data=False)
+        plain = zstandard.ZstdCompressionDict(prefix, dict_type=zstandard.DICT_TYPE_RAWCONTENT) if prefix else None
+        decompressor = zstandard.ZstdDecompressor(dict_data=plain)
+        chunk = decompressor.decompress(payload, max_output_size=block_bytes, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise Damage("Body", f"a frame does not decode: {error}") from None
     need(len(chunk) == block_bytes, "Body", f"a frame holds {len(chunk)} bytes, not {block_bytes}")
     return chunk
 
 
-def read_table(data, block_bytes):
+def read_table(data, block_bytes, prefix_frames=True):
     """Checks the trailer of a sealed segment, and returns the rows of its table of contents."""
     need(len(data) >= TRAILER_BYTES, "Truncated", f"{len(data)} bytes hold no trailer")
     trailer = data[-TRAILER_BYTES:]
-    magic, toc_offset, count, toc_hash, reserved, checksum = struct.unpack("<8sII32s12sI", trailer)
+    magic, toc_offset, count, toc_hash, base_count, reserved, checksum = struct.unpack("<8sII32sI8sI", trailer)
     need(magic == b"TGSEALED", "BadMagic", f"no trailer, but {magic!r}")
     computed = zlib.crc32(trailer[:60])
     need(computed == checksum, "Checksum", f"the trailer's checksum is {checksum:#010x}, its bytes give {computed:#010x}")
-    need_field(reserved == bytes(12), "reserved", reserved.hex())
+    need_field(reserved == bytes(8), "reserved", reserved.hex())
     need_field(count <= 65536, "rows", count)
-    fills = toc_offset >= DATA_START and toc_offset + count * ROW_BYTES + TRAILER_BYTES == len(data)
+    need_field(base_count <= BASES_MAX * count, "base_ids", base_count)
+    end = toc_offset + count * ROW_BYTES + 32 * base_count + TRAILER_BYTES
+    fills = toc_offset >= DATA_START and end == len(data)
     need_field(fills, "toc_offset", toc_offset)
     table = data[toc_offset:-TRAILER_BYTES]
     need(b3(table) == toc_hash, "Hash", "the table of contents does not have the hash the trailer states")
-    rows, expected = [], DATA_START
-    for raw in struct.iter_unpack("<32sIIIBBH", table):
+    rows, expected, base_ids = [], DATA_START, table[count * ROW_BYTES :]
+    for raw in struct.iter_unpack("<32sIIIBBH", table[: count * ROW_BYTES]):
         id, offset, stored_length, raw_length, codec, bases, reserved = raw
-        check_lengths(codec, bases, stored_length, raw_length, block_bytes)
+        check_lengths(codec, bases, stored_length, raw_length, block_bytes, prefix_frames)
         need_field(reserved == 0, "reserved", reserved)
         need_field(offset == expected, "offset", offset)
-        rows.append(Row(id, offset, stored_length, codec))
+        need_field(32 * bases <= len(base_ids), "base_ids", base_count)
+        rows.append(Row(id, offset, stored_length, codec, split_bases(id, bases, base_ids)))
+        base_ids = base_ids[32 * bases :]
         expected = rows[-1].end()
     need_field(expected == toc_offset, "toc_offset", toc_offset)
+    need_field(not base_ids, "base_ids", base_count)
     return rows
 
 
-def valid_prefix(data, block_bytes):
+def valid_prefix(data, block_bytes, prefix_frames=True):
     """The whole records of an unsealed segment, and where they end (4.5)."""
     rows, offset = [], DATA_START
     while True:
         try:
-            row, _ = read_record(data, offset, block_bytes)
+            row, _ = read_record(data, offset, block_bytes, prefix_frames)
         except Damage:
             return rows, offset
         rows.append(row)
@@ -393,6 +420,7 @@ class RunRow:
     slot: int
     offset: int
     stored_length: int
+    bases: int
 
 
 def read_run(data):
@@ -416,13 +444,14 @@ def read_run(data):
     segments = set(read_set(data[start:filter_start], 1 << 32))
     words = struct.unpack(f"<{8 * filter_blocks}I", data[filter_start:rows_start])
     rows, before = [], None
-    for id, segment, offset, stored_length, slot, reserved in struct.iter_unpack("<32sIIIHH", data[rows_start:]):
+    for id, segment, offset, stored_length, slot, bases, reserved in struct.iter_unpack("<32sIIIHBB", data[rows_start:]):
         order = (id, segment, slot)
         need(before is None or before < order, "Field", "the rows of a run do not ascend", "row")
         need(segment in segments, "Field", f"a row is in segment {segment}, which the run does not name", "row")
         need_field(reserved == 0, "reserved", reserved)
+        need_field(bases <= BASES_MAX, "bases", bases)
         need(passes(words, filter_blocks, id), "Field", f"the filter does not know {id.hex()}", "filter")
-        rows.append(RunRow(id, segment, slot, offset, stored_length))
+        rows.append(RunRow(id, segment, slot, offset, stored_length, bases))
         before = order
     return segments, rows
 
@@ -647,6 +676,7 @@ class Store:
         self.path = Path(path)
         self.config = read_store_config(self.read("tegula.store"))
         self.block_bytes = 1 << self.config.block_size_log2
+        self.rules = self.block_bytes, self.config.prefix_frames
         for name in NEEDED_DIRECTORIES:
             need((self.path / name).is_dir(), "Missing", f"the store has no directory {name}")
 
@@ -725,23 +755,23 @@ class Store:
         need(header.store == self.config.id, "Field", f"the segment is of store {header.store.hex()}", "store")
         need_field(header.number == number, "number", header.number)
         need_field(header.block_size_log2 == self.config.block_size_log2, "block_size_log2", header.block_size_log2)
-        return data, read_table(data, self.block_bytes)
+        return data, read_table(data, *self.rules)
 
     def segment_numbers(self):
         return [int(match[1], 16) for _, match in self.matching("segments", SEGMENT_FILE)]
 
-    def chunk(self, data, row, data_start=0):
+    def chunk(self, data, row, data_start=0, fetch=None):
         """The chunk of a row, after every check there is. `data` are the segment's bytes from `data_start` on."""
-        found, payload = read_record(data, row.offset - data_start, self.block_bytes)
-        agree = (found.id, found.stored_length, found.codec) == (row.id, row.stored_length, row.codec)
-        need(agree, "Field", f"the record at {row.offset:#x} is not what the table of contents says", "offset")
-        return unpack(row, payload, self.block_bytes)
+        found, frame = read_record(data, row.offset - data_start, *self.rules)
+        found.offset += data_start
+        need(found == row, "Field", f"the record at {row.offset:#x} is not what the table of contents says", "offset")
+        return unpack(row, frame, self.block_bytes, fetch)
 
-    def chunk_at(self, number, row):
+    def chunk_at(self, number, row, fetch=None):
         """Reads one chunk from its segment's file."""
         with open(self.path / f"segments/{number:08x}.seg", "rb") as file:
             file.seek(row.offset)
-            return self.chunk(file.read(row.end() - row.offset), row, row.offset)
+            return self.chunk(file.read(row.end() - row.offset), row, row.offset, fetch)
 
     def places(self):
         """Chunk id -> segment and row, of every place not in quarantine, those in condemned segments last (12.3).
@@ -849,12 +879,24 @@ def extract(store, name, out):
         raise
 
 
-def find_chunk(store, places, id):
-    """Reads a chunk from the first place that has it whole."""
+class BaseDamage(Damage):
+    """A chunk cannot be decoded because one that it stands on cannot be had."""
+
+
+def find_base(store, places, id, depth=1):
+    try:
+        return find_chunk(store, places, id, depth)
+    except Damage as damage:
+        raise BaseDamage(damage.error, f"its base cannot be had: {damage}", damage.field) from None
+
+
+def find_chunk(store, places, id, depth=0):
+    """Reads a chunk from the first place that has it whole; `depth` is how many chunks this one is the base of (4.2)."""
+    need(depth <= BASE_DEPTH_MAX, "Field", f"chunk {id.hex()} is a base too deep down", "bases")
     last = Damage("Missing", f"chunk {id.hex()} is nowhere")
-    for number, row in places.get(id, []):
+    for number, row in sorted(places.get(id, []), key=lambda place: len(place[1].bases)):
         try:
-            return store.chunk_at(number, row)
+            return store.chunk_at(number, row, lambda base: find_base(store, places, base, depth + 1))
         except Damage as damage:
             last = damage
     raise last
@@ -893,6 +935,8 @@ class Verifier:
         self.state = self.try_to("gc.state", self.store.state)
         self.quarantine = self.try_to("quarantine/places", self.store.quarantine) or set()
         self.check_names()
+        with redirect_stderr(io.StringIO()):  # what is damaged is said below
+            self.places = self.try_to("quarantine/places", self.store.places) or {}
         for number in self.store.segment_numbers():
             self.check_segment(number)
         for name, _ in self.store.matching("segments", OPEN_FILE):
@@ -939,8 +983,11 @@ class Verifier:
         self.rows[number] = rows
         for slot, row in enumerate(rows):
             try:
-                self.store.chunk(data, row)
+                self.store.chunk(data, row, fetch=self.base)
                 need(row.id != self.zero_id, "Field", f"slot {slot} holds the chunk of all zeros", "id")
+            except BaseDamage as damage:
+                self.note(file, f"slot {slot} is of use to no image: {damage}")
+                continue
             except Damage as damage:
                 if (number, slot) in self.quarantine:
                     self.note(file, f"slot {slot}, in quarantine: {damage}")
@@ -950,6 +997,9 @@ class Verifier:
             if (number, slot) not in self.quarantine:
                 self.sound.setdefault(row.id, {})[number] = row
 
+    def base(self, id):
+        return find_base(self.store, self.places, id)
+
     def look_at_unsealed(self, name):
         data = self.store.read(f"segments/{name}")
         try:
@@ -957,7 +1007,7 @@ class Verifier:
         except Damage as damage:
             self.note(f"segments/{name}", f"is being written, or was abandoned; it has no header: {damage}")
             return
-        rows, end = valid_prefix(data, self.store.block_bytes)
+        rows, end = valid_prefix(data, *self.store.rules)
         self.note(f"segments/{name}", f"is being written, or was abandoned; {len(rows)} whole records, up to {end:#x}")
 
     def check_run(self, name):
@@ -969,7 +1019,8 @@ class Verifier:
             table = self.rows[row.segment]
             need(row.slot < len(table), "Field", f"segment {row.segment:08x} has no slot {row.slot}", "slot")
             found = table[row.slot]
-            agree = (row.id, row.offset, row.stored_length) == (found.id, found.offset, found.stored_length)
+            stated = (row.id, row.offset, row.stored_length, row.bases)
+            agree = stated == (found.id, found.offset, found.stored_length, len(found.bases))
             need(agree, "Field", f"segment {row.segment:08x} has another chunk in slot {row.slot}", "row")
             listed.add((row.segment, row.slot))
         for segment in segments & self.rows.keys():
@@ -1014,7 +1065,7 @@ class Verifier:
             self.damage(file, Damage("Missing", f"{len(lost)} blocks have no whole chunk; {first}"))
         if self.state:
             condemned = set(self.state.condemned_segments)
-            leaving = [id for id in ids if id in self.sound and self.sound[id].keys() <= condemned]
+            leaving = [id for id in ids if id in self.sound and not self.stays(id, condemned)]
             if leaving:
                 self.damage(file, Damage("Field", f"{len(leaving)} blocks stand only in condemned segments"))
             if set(self.state.condemned_layers) & {layer.id for layer in self.store.stack(record)}:
@@ -1022,8 +1073,14 @@ class Verifier:
         short = record.virtual_size % self.store.block_bytes
         if short and ids[-1] in self.sound:
             number, row = next(iter(self.sound[ids[-1]].items()))
-            if any(self.store.chunk_at(number, row)[short:]):
+            if any(self.store.chunk_at(number, row, self.base)[short:]):
                 self.damage(file, Damage("Field", "the last block goes on after the end of the image"))
+
+    def stays(self, id, condemned, depth=0):
+        """Whether a chunk, and all it stands on, is somewhere outside the condemned segments."""
+        rows = [row for number, row in self.sound.get(id, {}).items() if number not in condemned]
+        deeper = depth < BASE_DEPTH_MAX
+        return any(all(deeper and self.stays(base, condemned, depth + 1) for base in row.bases) for row in rows)
 
     def report(self):
         damages = [finding for finding in self.findings if finding.level == "damage"]

@@ -29,7 +29,17 @@ def segment_fields(data):
 
 
 def shown_rows(rows):
-    return [{"id": r.id.hex(), "offset": r.offset, "stored_length": r.stored_length, "codec": r.codec} for r in rows]
+    return [
+        {"id": r.id.hex(), "offset": r.offset, "stored_length": r.stored_length, "codec": r.codec, "bases": shown_ids(r.bases)}
+        for r in rows
+    ]
+
+
+def shown_ids(ids):
+    return [id.hex() for id in ids]
+
+
+BASES = {reader.b3(chunk): chunk for chunk in (maker.LINES, maker.noise()[0])}
 
 
 def read_store_config(data, _):
@@ -50,9 +60,9 @@ def read_set(data, entry):
 
 def read_record(data, entry):
     block_bytes = 1 << entry["block_size_log2"]
-    row, payload = reader.read_record(data, 0, block_bytes)
-    reader.unpack(row, payload, block_bytes)
-    shown = {"codec": row.codec, "stored_length": row.stored_length, "raw_length": block_bytes}
+    row, frame = reader.read_record(data, 0, block_bytes)
+    reader.unpack(row, frame, block_bytes, BASES.get)
+    shown = {"codec": row.codec, "bases": shown_ids(row.bases), "stored_length": row.stored_length, "raw_length": block_bytes}
     return shown | {"id": row.id.hex(), "payload_offset": row.end() - row.stored_length}
 
 
@@ -62,7 +72,7 @@ def read_segment(data, _):
     for row in rows:
         found, payload = reader.read_record(data, row.offset, 1 << header.block_size_log2)
         assert found == row
-        reader.unpack(row, payload, 1 << header.block_size_log2)
+        reader.unpack(row, payload, 1 << header.block_size_log2, BASES.get)
     return shown | {"rows": shown_rows(rows)}
 
 
@@ -339,11 +349,11 @@ class ACopyOfTheStore(unittest.TestCase):
     def test_a_run_may_name_segments_that_are_gone_and_must_list_all_of_those_that_are_not(self):
         ids = [bytes.fromhex(row["id"]) for row in INDEX["store"]["segments"]["3"]]
         rows = [
-            (id, 3, slot, row["offset"], row["stored_length"])
+            (id, 3, slot, row["offset"], row["stored_length"], len(row["bases"]))
             for slot, (id, row) in enumerate(zip(ids, INDEX["store"]["segments"]["3"]))
         ]
         run = self.file("index/" + "11" * 16 + ".run")
-        run.write_bytes(maker.run([1, 3], [*rows, (bytes(32), 1, 0, 73, 1)]))
+        run.write_bytes(maker.run([1, 3], [*rows, (bytes(32), 1, 0, 73, 1, 0)]))
         self.assertEqual(self.verify(), [])
         run.write_bytes(maker.run([3], rows[:1]))
         self.assertEqual(len(self.verify()), 1)
@@ -361,6 +371,47 @@ class ACopyOfTheStore(unittest.TestCase):
         self.assertEqual(self.verify(), [])
         self.file(f"layers/{loose_id.hex()}.layer").write_bytes(other)
         self.assertEqual(len(self.verify()), 1)
+
+    def test_what_stands_on_a_chunk_that_is_gone_is_lost_with_it_and_only_that(self):
+        segment = self.file("segments/00000002.seg")
+        offset = INDEX["store"]["segments"]["2"][3]["offset"]
+        data = bytearray(segment.read_bytes())
+        data[offset + 60] ^= 1
+        segment.write_bytes(data)
+        report = reader.Verifier(reader.Store(self.path)).run().report()
+        self.assertEqual([image["whole"] for image in report["images"]], [False, False], "both stand on slot 3")
+        again = maker.segment(maker.STORE_ID, 5, maker.LOG2, bytes(16), [maker.lines()])
+        self.file("segments/00000005.seg").write_bytes(again)
+        report = reader.Verifier(reader.Store(self.path)).run().report()
+        self.assertEqual([image["whole"] for image in report["images"]], [True, True])
+        status, _, _ = self.program("extract", self.path, "roof repaired", self.work / "out")
+        self.assertEqual(status, 0)
+
+    def test_a_base_that_is_about_to_go_is_found(self):
+        # All but block 7's base of the repaired roof is stored again.
+        chunks = [maker.fives(), maker.noise(), maker.greeting(b"Tegula: a roof tile.\n")]
+        chunks += [maker.greeting(b"Imbrex: the tile over the gap between two.\n")]
+        self.file("segments/00000005.seg").write_bytes(maker.segment(maker.STORE_ID, 5, maker.LOG2, bytes(16), chunks))
+        self.file("gc.state").write_bytes(maker.gc_state(4, 3, [2], []))
+        found = {finding["file"]: finding["message"] for finding in self.verify()}
+        self.assertIn("1 blocks stand only in condemned segments", found["images/roof repaired.image"])
+
+    def test_a_store_without_prefix_frames_has_none(self):
+        self.file("tegula.store").write_bytes(maker.store_config(maker.STORE_ID, maker.LOG2, 3, maker.CREATED))
+        self.assertIn("bases", " ".join(finding["message"] for finding in self.verify()))
+
+    def test_bases_are_not_followed_round_in_circles(self):
+        store, row = reader.Store(self.path), reader.Row(bytes(32), 73, 1, 1, (b"\1" * 32,))
+        places = {bytes(32): [(2, row)], b"\1" * 32: [(2, reader.Row(b"\1" * 32, 73, 1, 1, (bytes(32),)))]}
+        depths = []
+
+        def follow(number, row, fetch):
+            depths.append(number)
+            return fetch(row.bases[0])
+
+        with mock.patch.object(store, "chunk_at", follow), self.assertRaises(reader.Damage):
+            reader.find_chunk(store, places, bytes(32))
+        self.assertEqual(len(depths), 5, "the chunk and four levels of bases")
 
     def test_a_session_holds_the_lock_of_its_epoch(self):
         lock = self.file("locks/epoch-3")
@@ -458,6 +509,12 @@ class Payloads(unittest.TestCase):
         with self.assertRaises(reader.Damage) as caught:
             reader.decompress(payload, maker.BLOCK)
         self.assertEqual(caught.exception.error, error)
+
+    def test_a_first_base_that_begins_as_a_dictionary_is_refused(self):
+        base, (_, _, frame, _) = maker.like_a_dictionary()
+        with self.assertRaises(reader.Damage) as caught:
+            reader.decompress(frame, maker.BLOCK, [base])
+        self.assertEqual((caught.exception.error, caught.exception.field), ("Field", "base"))
 
     def test_frames_that_are_no_chunk(self):
         chunk, _, good = maker.fives()

@@ -1,12 +1,13 @@
 //! Every decoder of `engine/format`: takes any bytes, and what it takes for valid it can write again.
 
 use crate::reseal;
+use crate::world::RULES;
 use std::collections::BTreeSet;
 use tegula_format::{
-    BlockIndex, BlockSet, BlockSize, ChunkId, Corruption, GcState, ImageName, ImageRecord,
-    LayerHeader, LayerParts, LayerSections, NAME_BYTES_MAX, QuarantineList, RunHeader, RunSections,
+    BlockIndex, BlockSet, ChunkId, Corruption, GcState, ImageName, ImageRecord, LayerHeader,
+    LayerParts, LayerSections, NAME_BYTES_MAX, QuarantineList, RunHeader, RunSections,
     SEGMENT_TRAILER_BYTES, SegmentHeader, SegmentTrailer, StoreConfig, Structure, encode_run,
-    encode_toc, envelope_length,
+    envelope_length,
 };
 
 /// Tries a structure that is an envelope and nothing else: what decodes must encode to the same value, and to the
@@ -148,9 +149,11 @@ pub fn segment_table(data: &[u8]) {
             .get(table)
             .expect("a checked trailer's table is in the file");
         assert_eq!(toc.len(), trailer.toc_bytes());
-        if let Ok(rows) = trailer.decode_toc(toc, BlockSize::MIN) {
-            assert_eq!(rows.len(), trailer.rows as usize);
-            let again = encode_toc(&rows, trailer.toc_offset, BlockSize::MIN);
+        if let Ok(toc) = trailer.decode_toc(toc, &RULES) {
+            assert_eq!(toc.rows().len(), trailer.rows as usize);
+            let bases = toc.rows().iter().map(|row| toc.bases_of(row).len());
+            assert_eq!(bases.sum::<usize>(), trailer.base_ids as usize);
+            let again = toc.encode(trailer.toc_offset, RULES.block_size);
             assert_eq!(
                 Some(again.as_slice()),
                 bytes.get(trailer.toc_offset as usize..)

@@ -1,7 +1,7 @@
 //! What a crashed writer may have left: an unsealed segment of any bytes.
 
 use crate::reseal;
-use crate::world::{self, BLOCK, WORLD, get, name};
+use crate::world::{self, RULES, WORLD, get, name};
 use tegula_engine::{CollectOptions, Depth, Task};
 use tegula_format::{RecordHeader, SEGMENT_DATA_START};
 use tegula_store::Ingest;
@@ -45,9 +45,8 @@ pub fn abandoned_segment(data: &[u8]) {
 fn resealed(data: &[u8]) -> Vec<u8> {
     let mut bytes = reseal::envelope(data, 41);
     let mut at = usize::try_from(SEGMENT_DATA_START).unwrap();
-    let block_bytes = u32::try_from(BLOCK).unwrap();
     while let Some(rest) = bytes.get_mut(at..) {
-        let Ok(header) = RecordHeader::decode(rest, block_bytes) else {
+        let Ok(header) = RecordHeader::decode(rest, &RULES) else {
             break;
         };
         let Some(record) = rest.get_mut(..header.record_bytes()) else {

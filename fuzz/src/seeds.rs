@@ -4,20 +4,21 @@ use crate::world::{self, BLOCK, WORLD};
 use tegula_format::{
     BlockIndex, BlockSet, BlockSize, ChunkId, GcState, ImageDigest, ImageName, ImageRecord,
     IngestId, LayerId, LayerParts, ParentReference, Place, QuarantineList, RecordId, RunRow,
-    SegmentHeader, SegmentNumber, Slot, StoreConfig, StoreId, encode_record, encode_run,
+    SegmentHeader, SegmentNumber, Slot, StoreConfig, StoreId, Toc, encode_record, encode_run,
 };
-use tegula_store::compress;
+use tegula_store::{compress, compress_with_bases};
 
 /// Store configurations.
 pub fn store_config() -> Vec<Vec<u8>> {
-    let config = |log2, zstd_level| StoreConfig {
+    let config = |log2, zstd_level, prefix_frames| StoreConfig {
         id: StoreId::from_bytes([7; 16]),
         block_size: BlockSize::from_log2(log2).unwrap(),
         zstd_level,
+        prefix_frames,
         created_at_us: -1,
     };
-    let mut seeds: Vec<_> = [(12, 1), (16, -7), (22, 19)]
-        .map(|(log2, level)| config(log2, level).encode())
+    let mut seeds: Vec<_> = [(12, 1, false), (16, -7, true), (22, 19, false)]
+        .map(|(log2, level, prefix_frames)| config(log2, level, prefix_frames).encode())
         .to_vec();
     with_a_later_version(&mut seeds);
     seeds
@@ -162,25 +163,26 @@ pub fn segment_header() -> Vec<Vec<u8>> {
 pub fn segment_table() -> Vec<Vec<u8>> {
     let header = &segment_header()[0];
     let mut sealed = header.clone();
-    let mut rows = Vec::new();
+    let mut toc = Toc::new();
     for kind in [10, 11, 12] {
         let block = world::block(kind);
         let chunk = compress(ChunkId::of(&block), &block, 1);
-        rows.push(tegula_format::TocRow {
-            id: chunk.id,
-            offset: u32::try_from(sealed.len()).unwrap(),
-            stored_length: chunk.stored_length,
-            codec: chunk.codec,
-        });
+        let offset = u32::try_from(sealed.len()).unwrap();
+        toc.push(
+            chunk.id,
+            offset,
+            chunk.stored_length,
+            chunk.codec,
+            &chunk.bases,
+        );
         sealed.extend_from_slice(&chunk.record);
     }
-    let seal = |mut bytes: Vec<u8>, rows: &[tegula_format::TocRow]| {
+    let seal = |mut bytes: Vec<u8>, toc: &Toc| {
         let end = u32::try_from(bytes.len()).unwrap();
-        let toc = tegula_format::encode_toc(rows, end, BlockSize::MIN);
-        bytes.extend_from_slice(&toc);
+        bytes.extend_from_slice(&toc.encode(end, BlockSize::MIN));
         bytes
     };
-    vec![seal(sealed, &rows), seal(header.clone(), &[])]
+    vec![seal(sealed, &toc), seal(header.clone(), &Toc::new())]
 }
 
 /// Chunk records of both codecs, and a frame that is not a block.
@@ -188,6 +190,17 @@ pub fn record() -> Vec<Vec<u8>> {
     let record = |block: &[u8]| {
         let chunk = compress(ChunkId::of(block), block, 1);
         chunk.record.to_vec()
+    };
+    let framed = |count: usize| {
+        let bases = [20, 21].map(world::block);
+        let bases = bases.each_ref().map(|base| (ChunkId::of(base), &base[..]));
+        let block = [
+            &bases[0].1[..BLOCK / 2],
+            &bases[count - 1].1[BLOCK / 2 - 9..BLOCK - 9],
+        ]
+        .concat();
+        let chunk = compress_with_bases(ChunkId::of(&block), &block, &bases[..count], 1, 4096);
+        chunk.unwrap().record.to_vec()
     };
     // A frame of another length under a header that does not say so.
     let short = record(&[3; 2048]);
@@ -198,6 +211,7 @@ pub fn record() -> Vec<Vec<u8>> {
         &mut wrong,
         &ChunkId::of(b"another"),
         tegula_format::Codec::Raw,
+        &tegula_format::Bases::NONE,
         &[1; BLOCK],
         4096,
     );
@@ -208,6 +222,8 @@ pub fn record() -> Vec<Vec<u8>> {
         record(&world::disk(&[12, 1], BLOCK / 2)[BLOCK / 2..]),
         lying,
         wrong,
+        framed(1),
+        framed(2),
     ]
 }
 
@@ -222,6 +238,7 @@ pub fn run() -> Vec<Vec<u8>> {
             },
             offset: 73 + n * 100,
             stored_length: 48,
+            bases: u8::try_from(n % 3).unwrap(),
         })
         .collect();
     rows.sort_unstable();

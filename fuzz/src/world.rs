@@ -9,6 +9,7 @@ use tegula_engine::{
     BlockSize, Destination, Engine, EngineError, Environment, ImageName, InitOptions, PutReport,
     PutRequest, Source, Store, StoreError, Task, Workers,
 };
+use tegula_format::ChunkRules;
 use tegula_io::{Buffer, Clock, MemoryStorage, SeededRandom, Storage, StorePath};
 
 pub(crate) const BLOCK: usize = 4096;
@@ -54,12 +55,19 @@ pub(crate) fn environment(storage: &MemoryStorage, seed: u64) -> Environment {
     }
 }
 
+/// What its chunks are held against.
+pub(crate) const RULES: ChunkRules = ChunkRules {
+    block_size: BlockSize::MIN,
+    prefix_frames: true,
+};
+
 /// Makes an empty store with the smallest blocks.
 pub(crate) fn empty() -> (MemoryStorage, Engine) {
     let storage = MemoryStorage::new();
     let options = InitOptions {
         block_size: BlockSize::MIN,
         zstd_level: 1,
+        prefix_frames: true,
     };
     let store = Store::init(environment(&storage, 1), options).unwrap();
     (storage, Engine::new(store, Workers::Inline))

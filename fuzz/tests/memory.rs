@@ -62,6 +62,7 @@ fn store_of(path: &Path, chunks: u64) -> Engine {
     let options = InitOptions {
         block_size: BlockSize::MIN,
         zstd_level: 1,
+        ..InitOptions::default()
     };
     let (engine, _) = Engine::init(path, BackendPreference::Blocking, options).unwrap();
     let mut blocks = Numbered {

@@ -9,7 +9,7 @@ use tegula_format::{
     BlockIndex, BlockSet, BlockSize, Blocks, ChunkId, ImageDigest, ImageDigester, RunRow,
 };
 use tegula_io::{Buffer, Existing, Pending, TargetFile};
-use tegula_store::{ChunkDamage, Session, StoreError, compress, decode_record};
+use tegula_store::{Session, StoreError, compress};
 
 /// Blocks that are resolved and sorted together; bounds the memory of a get whatever the image's length.
 const WINDOW_BLOCKS: usize = 8192;
@@ -319,12 +319,15 @@ impl Read {
         for (row, blocks) in &self.rows {
             let from = (row.offset - start) as usize;
             let record = bytes.get(from..from + row.record_bytes());
-            let sound = record
-                .ok_or(ChunkDamage::PastEnd)
-                .and_then(|record| decode_record(record, &row.id, &mut block).map(|()| record));
-            match sound {
-                Ok(record) => each(blocks, &block, Ok(record))?,
-                Err(_) => each(blocks, &session.read_chunk(&row.id)?, Err(row.id))?,
+            let decoded = record.and_then(|record| {
+                let bases = session.decode_record(record, row, &mut block).ok()?;
+                Some((record, bases))
+            });
+            match decoded {
+                Some((record, bases)) if bases.is_empty() => each(blocks, &block, Ok(record))?,
+                // It says little without the chunks it stands on.
+                Some(_) => each(blocks, &block, Err(row.id))?,
+                None => each(blocks, &session.read_chunk(&row.id)?, Err(row.id))?,
             }
         }
         Ok(())

@@ -8,7 +8,7 @@ use tegula_engine::{
     BlockSize, Depth, Destination, Engine, Environment, Finding, ImageName, InitOptions,
     PutRequest, Source, Store, Task, Workers,
 };
-use tegula_format::{SegmentTrailer, TocRow};
+use tegula_format::{ChunkRules, SegmentTrailer, TocRow};
 use tegula_io::sim::{Fault, Repeat, SimDisk};
 use tegula_io::{SeededRandom, Storage, StorePath, SystemClock};
 
@@ -69,6 +69,7 @@ fn prepared(seed: u64) -> SimDisk {
     let options = InitOptions {
         block_size: BlockSize::MIN,
         zstd_level: 1,
+        ..InitOptions::default()
     };
     let engine = Engine::new(
         Store::init(environment(&disk, seed), options).unwrap(),
@@ -110,10 +111,12 @@ fn rows_of(disk: &SimDisk, path: &StorePath) -> (SegmentTrailer, Vec<TocRow>) {
     let trailer = file.read_at(file.bytes() - 64, 64).wait().unwrap();
     let trailer = SegmentTrailer::decode(&trailer, file.bytes()).unwrap();
     let toc = file.read_at(trailer.toc_offset.into(), trailer.toc_bytes());
-    let rows = trailer
-        .decode_toc(&toc.wait().unwrap(), BlockSize::MIN)
-        .unwrap();
-    (trailer, rows)
+    let rules = ChunkRules {
+        block_size: BlockSize::MIN,
+        prefix_frames: true,
+    };
+    let toc = trailer.decode_toc(&toc.wait().unwrap(), &rules).unwrap();
+    (trailer, toc.rows().to_vec())
 }
 
 #[test]

@@ -210,6 +210,7 @@ fn prepared(scenario: &Scenario) -> SimDisk {
     let options = InitOptions {
         block_size: BlockSize::MIN,
         zstd_level: 1,
+        ..InitOptions::default()
     };
     let store = Store::init(environment(&disk, 1), options).unwrap();
     (scenario.setup)(&Engine::new(store, Workers::Inline));

@@ -52,6 +52,7 @@ fn store_in(directory: &Path, random: &SeededRandom) -> PathBuf {
     let options = InitOptions {
         block_size: BlockSize::MIN,
         zstd_level: 1,
+        ..InitOptions::default()
     };
     let (engine, _) = Engine::init(&store, BackendPreference::Blocking, options).unwrap();
     let put = |image: &str, bytes: &[u8], parent: Option<String>| {

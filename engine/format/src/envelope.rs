@@ -21,8 +21,8 @@ const CONFIG: Configuration<LittleEndian, Fixint, Limit<BODY_BYTES_MAX>> =
         .with_fixed_int_encoding()
         .with_limit::<BODY_BYTES_MAX>();
 
-/// The feature masks of a structure that decide whether it may be read (SPEC 2.3). No bit is assigned in version 1,
-/// so the masks to ignore and to clear need no look: nothing of ours is changed in place.
+/// The feature masks of a structure that decide whether it may be read (SPEC 2.3). The masks to ignore and to clear
+/// need no look: no bit of theirs is assigned in version 1, and nothing of ours is changed in place.
 #[derive(Debug, Clone, Copy)]
 struct Features {
     /// A reader that does not know one of these bits refuses the structure.
@@ -41,6 +41,18 @@ pub(crate) struct Kind {
 /// # Panics
 /// If the body is larger than a decoder takes. Lists that could be are limited by whoever fills them.
 pub(crate) fn encode(kind: Kind, body: &impl bincode::Encode) -> Vec<u8> {
+    encode_with_features(kind, 0, body)
+}
+
+/// As [`encode`], with the bits of the features without which the structure cannot be understood.
+///
+/// # Panics
+/// As for [`encode`].
+pub(crate) fn encode_with_features(
+    kind: Kind,
+    refuse: u32,
+    body: &impl bincode::Encode,
+) -> Vec<u8> {
     let body =
         bincode::encode_to_vec(body, CONFIG).expect("because every type of a body can be encoded");
     // The limit of the configuration binds the decoder alone.
@@ -55,7 +67,8 @@ pub(crate) fn encode(kind: Kind, body: &impl bincode::Encode) -> Vec<u8> {
     bytes.extend_from_slice(&kind.magic);
     bytes.extend_from_slice(&VERSION.to_le_bytes());
     bytes.extend_from_slice(&[0; 2]);
-    bytes.extend_from_slice(&[0; 12]);
+    bytes.extend_from_slice(&refuse.to_le_bytes());
+    bytes.extend_from_slice(&[0; 8]);
     bytes.extend_from_slice(&length.to_le_bytes());
     bytes.extend_from_slice(&checksum(&bytes, &body).to_le_bytes());
     bytes.extend_from_slice(&body);
@@ -70,6 +83,15 @@ pub(crate) fn decode<T: bincode::Decode<()>>(
     kind: Kind,
     bytes: &[u8],
 ) -> Result<(T, usize), Corruption> {
+    decode_with_features(kind, 0, bytes).map(|(value, used, _)| (value, used))
+}
+
+/// As [`decode`], where the bits in `known` of the refuse mask have a meaning; returns those that are set as well.
+fn decode_with_features<T: bincode::Decode<()>>(
+    kind: Kind,
+    known: u32,
+    bytes: &[u8],
+) -> Result<(T, usize, u32), Corruption> {
     let what = kind.what;
     let length = envelope_length(bytes).map_err(|have| truncated(what, ENVELOPE_BYTES, have))?;
     let fields = Fields::read(bytes).ok_or(truncated(what, ENVELOPE_BYTES, bytes.len()))?;
@@ -115,10 +137,11 @@ pub(crate) fn decode<T: bincode::Decode<()>>(
             expected: "0",
         });
     }
-    if fields.features.refuse != 0 {
+    let unknown = fields.features.refuse & !known;
+    if unknown != 0 {
         return Err(Corruption::UnsupportedFeatures {
             what,
-            bits: fields.features.refuse,
+            bits: unknown,
         });
     }
     let (value, used) =
@@ -130,7 +153,7 @@ pub(crate) fn decode<T: bincode::Decode<()>>(
         let reason = format!("{} bytes follow the last field", body.len() - used);
         return Err(Corruption::Body { what, reason });
     }
-    Ok((value, length))
+    Ok((value, length, fields.features.refuse))
 }
 
 /// Reads an envelope that fills `bytes` exactly.
@@ -138,9 +161,18 @@ pub(crate) fn decode_whole<T: bincode::Decode<()>>(
     kind: Kind,
     bytes: &[u8],
 ) -> Result<T, Corruption> {
-    let (value, used) = decode(kind, bytes)?;
+    decode_whole_with_features(kind, 0, bytes).map(|(value, _)| value)
+}
+
+/// As [`decode_whole`], where the bits in `known` of the refuse mask have a meaning; returns those that are set as well.
+pub(crate) fn decode_whole_with_features<T: bincode::Decode<()>>(
+    kind: Kind,
+    known: u32,
+    bytes: &[u8],
+) -> Result<(T, u32), Corruption> {
+    let (value, used, features) = decode_with_features(kind, known, bytes)?;
     match bytes.len() - used {
-        0 => Ok(value),
+        0 => Ok((value, features)),
         extra => Err(Corruption::Body {
             what: kind.what,
             reason: format!("{extra} bytes follow the structure"),

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bases;
 mod block;
 mod block_set;
 mod chunk_id;
@@ -24,6 +25,7 @@ mod run;
 mod segment;
 mod store_config;
 
+pub use bases::{BASE_DEPTH_MAX, BASES_MAX, Bases, ChunkRules, DICTIONARY_MAGIC};
 pub use block::{BlockIndex, BlockSize, IMAGE_BYTES_MAX};
 pub use block_set::{BlockSet, Blocks};
 pub use chunk_id::{ChunkId, Hex};
@@ -50,6 +52,6 @@ pub use run::{
 };
 pub use segment::{
     IngestId, SEGMENT_DATA_START, SEGMENT_SLOTS_MAX, SEGMENT_TRAILER_BYTES, SegmentHeader,
-    SegmentTrailer, TOC_ROW_BYTES, TocRow, encode_toc,
+    SegmentTrailer, TOC_ROW_BYTES, Toc, TocRow,
 };
 pub use store_config::{StoreConfig, StoreId, ZSTD_LEVEL_MAX, ZSTD_LEVEL_MIN};

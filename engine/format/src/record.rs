@@ -1,6 +1,6 @@
 //! Chunk records: what a segment is made of (SPEC 4.2).
 
-use crate::{ChunkId, Corruption, Structure};
+use crate::{BASES_MAX, Bases, ChunkId, ChunkRules, Corruption, Structure};
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -15,7 +15,7 @@ const WHAT: Structure = Structure::Record;
 pub enum Codec {
     /// The chunk's bytes as they are.
     Raw,
-    /// One zstd frame.
+    /// One zstd frame, behind the ids of the chunks that are its prefix, if it has any.
     Zstd,
 }
 
@@ -60,6 +60,8 @@ struct RawHeader {
 pub struct RecordHeader {
     /// How the payload holds the chunk.
     pub codec: Codec,
+    /// How many chunks the frame has as its prefix.
+    pub bases: u8,
     /// Bytes of the payload.
     pub stored_length: u32,
     /// Bytes of the chunk: the store's block size.
@@ -73,8 +75,8 @@ impl RecordHeader {
     /// Reads a header; the checksum is for [`Self::verify`], since it covers the payload too.
     ///
     /// # Errors
-    /// [`Corruption`] if it is cut short, has no magic, or a field is beyond what a chunk of `block_bytes` can have.
-    pub fn decode(bytes: &[u8], block_bytes: u32) -> Result<Self, Corruption> {
+    /// [`Corruption`] if it is cut short, has no magic, or a field is beyond what `rules` let a chunk have.
+    pub fn decode(bytes: &[u8], rules: &ChunkRules) -> Result<Self, Corruption> {
         let (raw, _) = RawHeader::read_from_prefix(bytes).map_err(|_| Corruption::Truncated {
             what: WHAT,
             need: RECORD_HEADER_BYTES as u64,
@@ -89,14 +91,8 @@ impl RecordHeader {
             return Err(Corruption::BadMagic { what: WHAT, found });
         }
         let codec = Codec::decode(raw.codec, WHAT)?;
-        check_lengths(
-            WHAT,
-            codec,
-            raw.bases,
-            raw.stored_length.get(),
-            raw.raw_length.get(),
-            block_bytes,
-        )?;
+        let (stored, length) = (raw.stored_length.get(), raw.raw_length.get());
+        check_lengths(WHAT, rules, (codec, raw.bases), stored, length)?;
         if raw.reserved.get() != 0 {
             let found = u64::from(raw.reserved.get());
             return Err(Corruption::Field {
@@ -108,8 +104,9 @@ impl RecordHeader {
         }
         Ok(Self {
             codec,
-            stored_length: raw.stored_length.get(),
-            raw_length: raw.raw_length.get(),
+            bases: raw.bases,
+            stored_length: stored,
+            raw_length: length,
             id: ChunkId::from_bytes(raw.id),
             crc: raw.crc.get(),
         })
@@ -139,55 +136,68 @@ impl RecordHeader {
         }
     }
 
+    /// Reads the ids of the frame's bases from a record that passed [`Self::verify`].
+    ///
+    /// # Errors
+    /// [`Corruption::Field`] if one is the chunk's own, or both are the same.
+    pub fn bases(&self, record: &[u8]) -> Result<Bases, Corruption> {
+        let payload = record.get(RECORD_HEADER_BYTES..).unwrap_or_default();
+        Bases::decode(WHAT, &self.id, self.bases, payload)
+    }
+
+    /// Returns the bytes of a record before its frame, or before the chunk itself if it is raw.
+    pub fn frame_offset(&self) -> usize {
+        RECORD_HEADER_BYTES + usize::from(self.bases) * size_of::<ChunkId>()
+    }
+
     /// Returns the bytes of the whole record.
     pub fn record_bytes(&self) -> usize {
         RECORD_HEADER_BYTES + self.stored_length as usize
     }
 }
 
-/// Refuses lengths no chunk can have: a raw one is stored as it is, a compressed one shorter.
+/// Refuses lengths no chunk can have: a raw one is stored as it is, a compressed one shorter, behind the ids of its bases.
 pub(crate) fn check_lengths(
     what: Structure,
-    codec: Codec,
-    bases: u8,
+    rules: &ChunkRules,
+    (codec, bases): (Codec, u8),
     stored: u32,
     raw: u32,
-    block_bytes: u32,
 ) -> Result<(), Corruption> {
-    let field = |field, found, expected| {
+    let field = |field, found: u32, expected| {
         Err(Corruption::Field {
             what,
             field,
-            found,
+            found: u64::from(found),
             expected,
         })
     };
-    if bases != 0 {
-        return field(
-            "bases",
-            u64::from(bases),
-            "0: prefix frames are not part of version 1",
-        );
+    if usize::from(bases) > BASES_MAX {
+        return field("bases", bases.into(), "at most 2");
     }
-    if raw != block_bytes {
-        return field("raw_length", u64::from(raw), "the store's block size");
+    if bases > 0 && !rules.prefix_frames {
+        let expected = "0, as the store's configuration excludes prefix frames";
+        return field("bases", bases.into(), expected);
     }
+    if bases > 0 && codec == Codec::Raw {
+        return field("bases", bases.into(), "0, as it is raw");
+    }
+    if raw != rules.block_size.bytes() {
+        return field("raw_length", raw, "the store's block size");
+    }
+    let ids = u32::from(bases) * 32;
     match codec {
-        Codec::Raw if stored != raw => field(
+        Codec::Raw if stored != raw => field("stored_length", stored, "raw_length, as it is raw"),
+        Codec::Zstd if stored <= ids || stored >= raw => field(
             "stored_length",
-            u64::from(stored),
-            "raw_length, as it is raw",
-        ),
-        Codec::Zstd if stored == 0 || stored >= raw => field(
-            "stored_length",
-            u64::from(stored),
-            "less than raw_length, as it is compressed",
+            stored,
+            "more than its bases' ids and less than raw_length, as it is compressed",
         ),
         _ => Ok(()),
     }
 }
 
-/// Appends a whole record to `into`.
+/// Appends a whole record to `into`: `frame` is the zstd frame, or the chunk's own bytes if it is raw.
 ///
 /// # Panics
 /// If the payload is longer than 4 GiB; blocks have at most 4 MiB.
@@ -195,24 +205,27 @@ pub fn encode_record(
     into: &mut Vec<u8>,
     id: &ChunkId,
     codec: Codec,
-    payload: &[u8],
+    bases: &Bases,
+    frame: &[u8],
     raw_length: u32,
 ) {
     let start = into.len();
+    let stored_length = frame.len() + size_of_val(bases.ids());
     let header = RawHeader {
         magic: MAGIC,
         codec: codec.code(),
-        bases: 0,
+        bases: bases.count(),
         reserved: U16::ZERO,
         stored_length: U32::new(
-            u32::try_from(payload.len()).expect("because blocks have at most 4 MiB"),
+            u32::try_from(stored_length).expect("because blocks have at most 4 MiB"),
         ),
         raw_length: U32::new(raw_length),
         id: *id.as_bytes(),
         crc: U32::ZERO,
     };
     into.extend_from_slice(header.as_bytes());
-    into.extend_from_slice(payload);
+    bases.as_bytes().for_each(|id| into.extend_from_slice(id));
+    into.extend_from_slice(frame);
     let record = into.get_mut(start..).expect("because it was just appended");
     let crc = checksum(record).expect("because the header was just written");
     let field = record
@@ -232,62 +245,114 @@ fn checksum(record: &[u8]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::BlockSize;
 
-    fn record() -> Vec<u8> {
+    const RULES: ChunkRules = ChunkRules {
+        block_size: BlockSize::MIN,
+        prefix_frames: true,
+    };
+
+    fn record(bases: &[ChunkId]) -> Vec<u8> {
         let mut bytes = Vec::new();
-        encode_record(
-            &mut bytes,
-            &ChunkId::of(&[5; 4096]),
-            Codec::Zstd,
-            b"payload",
-            4096,
-        );
+        let (id, bases) = (ChunkId::of(&[5; 4096]), Bases::new(bases).unwrap());
+        encode_record(&mut bytes, &id, Codec::Zstd, &bases, b"payload", 4096);
         bytes
     }
 
-    fn read(bytes: &[u8]) -> Result<RecordHeader, Corruption> {
-        let header = RecordHeader::decode(bytes, 4096)?;
+    fn some_bases() -> [ChunkId; 2] {
+        [ChunkId::of(b"one"), ChunkId::of(b"another")]
+    }
+
+    fn read(bytes: &[u8], rules: &ChunkRules) -> Result<(RecordHeader, Bases), Corruption> {
+        let header = RecordHeader::decode(bytes, rules)?;
         header.verify(bytes)?;
-        Ok(header)
+        Ok((header, header.bases(bytes)?))
+    }
+
+    fn field(bytes: &[u8], rules: &ChunkRules) -> &'static str {
+        match read(bytes, rules) {
+            Err(Corruption::Field { field, .. }) => field,
+            other => panic!("no field is accused: {other:?}"),
+        }
     }
 
     #[test]
     fn a_record_reads_back() {
-        let header = read(&record()).unwrap();
+        let (header, bases) = read(&record(&[]), &RULES).unwrap();
         assert_eq!(
             (header.codec, header.stored_length, header.raw_length),
             (Codec::Zstd, 7, 4096)
         );
         assert_eq!(header.id, ChunkId::of(&[5; 4096]));
+        assert!(bases.is_empty());
         assert_eq!(size_of::<RawHeader>(), RECORD_HEADER_BYTES);
     }
 
     #[test]
-    fn every_flipped_bit_is_an_error() {
-        let good = record();
-        for bit in 0..good.len() * 8 {
-            let mut bad = good.clone();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(read(&bad).is_err(), "bit {bit}");
+    fn a_record_with_bases_reads_back() {
+        for count in 1..=2 {
+            let ids = &some_bases()[..count];
+            let bytes = record(ids);
+            let (header, bases) = read(&bytes, &RULES).unwrap();
+            assert_eq!(bases.ids(), ids);
+            assert_eq!(header.stored_length as usize, 7 + 32 * count);
+            assert_eq!(&bytes[header.frame_offset()..], b"payload");
         }
     }
 
     #[test]
+    fn every_flipped_bit_is_an_error() {
+        for bases in [&[][..], &some_bases()[..1], &some_bases()] {
+            let good = record(bases);
+            for bit in 0..good.len() * 8 {
+                let mut bad = good.clone();
+                bad[bit / 8] ^= 1 << (bit % 8);
+                assert!(read(&bad, &RULES).is_err(), "bit {bit}");
+            }
+            for length in 0..good.len() {
+                assert!(read(&good[..length], &RULES).is_err(), "cut at {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn bases_that_cannot_be_are_refused() {
+        let [one, _] = some_bases();
+        let own = ChunkId::of(&[5; 4096]);
+        for ids in [&[own][..], &[one, own], &[one, one]] {
+            assert_eq!(field(&record(ids), &RULES), "base", "{ids:?}");
+        }
+        let mut three = record(&some_bases());
+        three[5] = 3;
+        assert_eq!(field(&three, &RULES), "bases");
+        let plain = ChunkRules {
+            prefix_frames: false,
+            ..RULES
+        };
+        assert_eq!(field(&record(&[one]), &plain), "bases");
+        assert!(read(&record(&[]), &plain).is_ok());
+    }
+
+    #[test]
     fn lengths_no_chunk_can_have_are_refused() {
-        for (codec, stored, raw) in [
-            (Codec::Raw, 4095, 4096),
-            (Codec::Zstd, 4096, 4096),
-            (Codec::Zstd, 0, 4096),
-            (Codec::Zstd, 9, 8192),
+        for (codec, bases, stored, raw) in [
+            (Codec::Raw, 0, 4095, 4096),
+            (Codec::Raw, 1, 4096, 4096),
+            (Codec::Zstd, 0, 4096, 4096),
+            (Codec::Zstd, 0, 0, 4096),
+            (Codec::Zstd, 0, 9, 8192),
+            (Codec::Zstd, 1, 32, 4096),
+            (Codec::Zstd, 2, 64, 4096),
+            (Codec::Zstd, 3, 999, 4096),
         ] {
             assert!(
-                check_lengths(WHAT, codec, 0, stored, raw, 4096).is_err(),
-                "{codec:?} {stored} {raw}"
+                check_lengths(WHAT, &RULES, (codec, bases), stored, raw).is_err(),
+                "{codec:?} {bases} {stored} {raw}"
             );
         }
-        assert!(
-            check_lengths(WHAT, Codec::Zstd, 1, 9, 4096, 4096).is_err(),
-            "prefix frame"
+        assert_eq!(
+            check_lengths(WHAT, &RULES, (Codec::Zstd, 2), 65, 4096),
+            Ok(())
         );
     }
 }

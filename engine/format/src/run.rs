@@ -4,7 +4,9 @@
 
 use crate::block_set::{decode_numbers, encode_numbers};
 use crate::envelope::{self, Kind};
-use crate::{ChunkId, Corruption, Place, RECORD_HEADER_BYTES, SegmentNumber, Slot, Structure};
+use crate::{
+    BASES_MAX, ChunkId, Corruption, Place, RECORD_HEADER_BYTES, SegmentNumber, Slot, Structure,
+};
 use roaring::RoaringBitmap;
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -30,7 +32,7 @@ const DENSE_SEGMENTS_MAX: usize = 1 << 22;
 const FILTER_BITS_PER_ROW: u64 = 12;
 
 /// A chunk's place and what is needed to read it there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunRow {
     /// The chunk.
     pub id: ChunkId,
@@ -40,6 +42,8 @@ pub struct RunRow {
     pub offset: u32,
     /// Bytes of its payload.
     pub stored_length: u32,
+    /// How many chunks its frame has as its prefix.
+    pub bases: u8,
 }
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy)]
@@ -50,7 +54,8 @@ struct RawRow {
     offset: U32,
     stored_length: U32,
     slot: U16,
-    reserved: U16,
+    bases: u8,
+    reserved: u8,
 }
 
 impl RunRow {
@@ -62,7 +67,8 @@ impl RunRow {
             offset: U32::new(self.offset),
             stored_length: U32::new(self.stored_length),
             slot: U16::new(self.place.slot.get()),
-            reserved: U16::ZERO,
+            bases: self.bases,
+            reserved: 0,
         })
     }
 
@@ -80,6 +86,7 @@ impl RunRow {
             },
             offset: raw.offset.get(),
             stored_length: raw.stored_length.get(),
+            bases: raw.bases,
         }
     }
 }
@@ -248,8 +255,11 @@ impl<'a> RunSections<'a> {
                 let expected = "a place in a named segment, in ascending order";
                 return field("row", row.place.ordinal(), expected);
             }
-            if raw.reserved != U16::ZERO {
-                return field("reserved", u64::from(raw.reserved.get()), "0");
+            if raw.reserved != 0 {
+                return field("reserved", u64::from(raw.reserved), "0");
+            }
+            if usize::from(row.bases) > BASES_MAX {
+                return field("bases", u64::from(row.bases), "at most 2");
             }
             if !self.may_contain(&row.id) {
                 return field("filter", row.place.ordinal(), "the bits of every row's id");
@@ -568,6 +578,7 @@ mod tests {
             place,
             offset: 73,
             stored_length: 11,
+            bases: (n % 3) as u8,
         }
     }
 

@@ -3,8 +3,8 @@
 use crate::envelope::{self, Kind};
 use crate::record::check_lengths;
 use crate::{
-    BlockSize, ChunkId, Codec, Corruption, Hex, RECORD_HEADER_BYTES, SegmentNumber, StoreId,
-    Structure,
+    BASES_MAX, Bases, BlockSize, ChunkId, ChunkRules, Codec, Corruption, Hex, RECORD_HEADER_BYTES,
+    SegmentNumber, StoreId, Structure,
 };
 use std::fmt;
 use zerocopy::little_endian::{U16, U32};
@@ -24,6 +24,9 @@ pub const SEGMENT_SLOTS_MAX: usize = 1 << 16;
 
 /// Bytes of a row of the table of contents.
 pub const TOC_ROW_BYTES: usize = 48;
+
+/// Bytes of an entry in the table of base ids behind the rows.
+const BASE_ID_BYTES: usize = 32;
 
 /// Bytes of the trailer, the last of a sealed segment.
 pub const SEGMENT_TRAILER_BYTES: usize = 64;
@@ -139,6 +142,10 @@ pub struct TocRow {
     pub stored_length: u32,
     /// How the payload holds it.
     pub codec: Codec,
+    /// How many chunks its frame has as its prefix.
+    pub bases: u8,
+    /// Where their ids begin in the table of base ids.
+    first_base: u32,
 }
 
 impl TocRow {
@@ -160,37 +167,90 @@ struct RawRow {
     reserved: U16,
 }
 
-/// Returns the table of contents and the trailer that seal a segment whose records end at `toc_offset`.
-///
-/// # Panics
-/// If there are more rows than slots.
-pub fn encode_toc(rows: &[TocRow], toc_offset: u32, block_size: BlockSize) -> Vec<u8> {
-    assert!(rows.len() <= SEGMENT_SLOTS_MAX, "a slot has 16 bits");
-    let mut bytes = Vec::with_capacity(rows.len() * TOC_ROW_BYTES + SEGMENT_TRAILER_BYTES);
-    for row in rows {
-        let raw = RawRow {
-            id: *row.id.as_bytes(),
-            offset: U32::new(row.offset),
-            stored_length: U32::new(row.stored_length),
-            raw_length: U32::new(block_size.bytes()),
-            codec: row.codec.code(),
-            bases: 0,
-            reserved: U16::ZERO,
-        };
-        bytes.extend_from_slice(raw.as_bytes());
+/// A segment's table of contents: a row for each chunk, and the ids of the chunks that frames have as their prefix.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Toc {
+    rows: Vec<TocRow>,
+    base_ids: Vec<ChunkId>,
+}
+
+impl Toc {
+    /// Begins a table without rows.
+    pub fn new() -> Self {
+        Self::default()
     }
-    let rows = u32::try_from(rows.len()).expect("because it is at most 2^16");
-    let mut trailer = RawTrailer {
-        magic: TRAILER_MAGIC,
-        toc_offset: U32::new(toc_offset),
-        rows: U32::new(rows),
-        toc_hash: *blake3::hash(&bytes).as_bytes(),
-        reserved: [0; 12],
-        crc: U32::ZERO,
-    };
-    trailer.crc = U32::new(trailer.computed_crc());
-    bytes.extend_from_slice(trailer.as_bytes());
-    bytes
+
+    /// Adds the chunk whose record begins at `offset`.
+    ///
+    /// # Panics
+    /// If there is no slot left.
+    pub fn push(
+        &mut self,
+        id: ChunkId,
+        offset: u32,
+        stored_length: u32,
+        codec: Codec,
+        bases: &Bases,
+    ) {
+        assert!(self.rows.len() < SEGMENT_SLOTS_MAX, "a slot has 16 bits");
+        let first_base = u32::try_from(self.base_ids.len()).expect("because slots are few");
+        self.base_ids.extend_from_slice(bases.ids());
+        self.rows.push(TocRow {
+            id,
+            offset,
+            stored_length,
+            codec,
+            bases: bases.count(),
+            first_base,
+        });
+    }
+
+    /// Returns the rows in slot order.
+    pub fn rows(&self) -> &[TocRow] {
+        &self.rows
+    }
+
+    /// Returns the bases of one of this table's rows.
+    pub fn bases_of(&self, row: &TocRow) -> &[ChunkId] {
+        let first = row.first_base as usize;
+        self.base_ids
+            .get(first..first + usize::from(row.bases))
+            .unwrap_or_default()
+    }
+
+    /// Returns the table's bytes and the trailer that seal a segment whose records end at `toc_offset`.
+    pub fn encode(&self, toc_offset: u32, block_size: BlockSize) -> Vec<u8> {
+        let length = self.rows.len() * TOC_ROW_BYTES + self.base_ids.len() * BASE_ID_BYTES;
+        let mut bytes = Vec::with_capacity(length + SEGMENT_TRAILER_BYTES);
+        for row in &self.rows {
+            let raw = RawRow {
+                id: *row.id.as_bytes(),
+                offset: U32::new(row.offset),
+                stored_length: U32::new(row.stored_length),
+                raw_length: U32::new(block_size.bytes()),
+                codec: row.codec.code(),
+                bases: row.bases,
+                reserved: U16::ZERO,
+            };
+            bytes.extend_from_slice(raw.as_bytes());
+        }
+        self.base_ids
+            .iter()
+            .for_each(|id| bytes.extend_from_slice(id.as_bytes()));
+        let count = |length| u32::try_from(length).expect("because slots are few");
+        let mut trailer = RawTrailer {
+            magic: TRAILER_MAGIC,
+            toc_offset: U32::new(toc_offset),
+            rows: U32::new(count(self.rows.len())),
+            toc_hash: *blake3::hash(&bytes).as_bytes(),
+            base_ids: U32::new(count(self.base_ids.len())),
+            reserved: [0; 8],
+            crc: U32::ZERO,
+        };
+        trailer.crc = U32::new(trailer.computed_crc());
+        bytes.extend_from_slice(trailer.as_bytes());
+        bytes
+    }
 }
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy)]
@@ -200,7 +260,8 @@ struct RawTrailer {
     toc_offset: U32,
     rows: U32,
     toc_hash: [u8; 32],
-    reserved: [u8; 12],
+    base_ids: U32,
+    reserved: [u8; 8],
     crc: U32,
 }
 
@@ -218,6 +279,8 @@ pub struct SegmentTrailer {
     pub toc_offset: u32,
     /// How many chunks there are.
     pub rows: u32,
+    /// How many base ids their frames have.
+    pub base_ids: u32,
     toc_hash: [u8; 32],
 }
 
@@ -247,7 +310,7 @@ impl SegmentTrailer {
                 computed,
             });
         }
-        if raw.reserved != [0; 12] {
+        if raw.reserved != [0; 8] {
             return Err(Corruption::Field {
                 what,
                 field: "reserved",
@@ -264,13 +327,23 @@ impl SegmentTrailer {
                 expected: "at most 2^16",
             });
         }
+        let base_ids = raw.base_ids.get();
+        if u64::from(base_ids) > u64::from(rows) * BASES_MAX as u64 {
+            return Err(Corruption::Field {
+                what,
+                field: "base_ids",
+                found: u64::from(base_ids),
+                expected: "at most two a row",
+            });
+        }
         let toc_offset = raw.toc_offset.get();
         let end = u64::from(toc_offset)
             + u64::from(rows) * TOC_ROW_BYTES as u64
+            + u64::from(base_ids) * BASE_ID_BYTES as u64
             + SEGMENT_TRAILER_BYTES as u64;
         if u64::from(toc_offset) < SEGMENT_DATA_START || end != file_bytes {
             let found = u64::from(toc_offset);
-            let expected = "where rows and trailer fill the rest of the file";
+            let expected = "where rows, base ids and trailer fill the rest of the file";
             return Err(Corruption::Field {
                 what,
                 field: "toc_offset",
@@ -281,24 +354,26 @@ impl SegmentTrailer {
         Ok(Self {
             toc_offset,
             rows,
+            base_ids,
             toc_hash: raw.toc_hash,
         })
     }
 
     /// Returns the bytes of the table of contents.
     pub fn toc_bytes(&self) -> usize {
+        self.row_bytes() + self.base_ids as usize * BASE_ID_BYTES
+    }
+
+    fn row_bytes(&self) -> usize {
         self.rows as usize * TOC_ROW_BYTES
     }
 
     /// Reads the table of contents: `bytes` are the [`Self::toc_bytes`] at `toc_offset`.
     ///
     /// # Errors
-    /// [`Corruption`] if the hash does not fit, or a row's record does not lie right behind the one before.
-    pub fn decode_toc(
-        &self,
-        bytes: &[u8],
-        block_size: BlockSize,
-    ) -> Result<Vec<TocRow>, Corruption> {
+    /// [`Corruption`] if the hash does not fit, a row's record does not lie right behind the one before, or the base
+    /// ids are not those of the rows.
+    pub fn decode_toc(&self, bytes: &[u8], rules: &ChunkRules) -> Result<Toc, Corruption> {
         let what = Structure::Toc;
         if bytes.len() != self.toc_bytes() {
             let (need, have) = (self.toc_bytes() as u64, bytes.len() as u64);
@@ -310,14 +385,19 @@ impl SegmentTrailer {
                 part: "the table",
             });
         }
-        let raw_rows =
-            <[RawRow]>::ref_from_bytes(bytes).expect("because the length is a multiple of a row's");
+        let (raw_rows, raw_ids) = bytes.split_at(self.row_bytes());
+        let raw_rows = <[RawRow]>::ref_from_bytes(raw_rows)
+            .expect("because the length is a multiple of a row's");
         let mut next_offset = SEGMENT_DATA_START;
-        let mut rows = Vec::with_capacity(raw_rows.len());
+        let mut toc = Toc {
+            rows: Vec::with_capacity(raw_rows.len()),
+            base_ids: Vec::with_capacity(self.base_ids as usize),
+        };
         for raw in raw_rows {
-            let row = decode_row(raw, block_size)?;
-            if u64::from(row.offset) != next_offset {
-                let found = u64::from(row.offset);
+            check_row(raw, rules)?;
+            let (id, offset) = (ChunkId::from_bytes(raw.id), raw.offset.get());
+            if u64::from(offset) != next_offset {
+                let found = u64::from(offset);
                 return Err(Corruption::Field {
                     what,
                     field: "offset",
@@ -325,8 +405,13 @@ impl SegmentTrailer {
                     expected: "the end of the record before",
                 });
             }
-            next_offset += row.record_bytes() as u64;
-            rows.push(row);
+            let stored_length = raw.stored_length.get();
+            next_offset += RECORD_HEADER_BYTES as u64 + u64::from(stored_length);
+            let ids = raw_ids.get(toc.base_ids.len() * BASE_ID_BYTES..);
+            let bases = Bases::decode(what, &id, raw.bases, ids.unwrap_or_default())
+                .map_err(|error| too_few_base_ids(error, self.base_ids))?;
+            let codec = Codec::decode(raw.codec, what)?;
+            toc.push(id, offset, stored_length, codec, &bases);
         }
         if next_offset != u64::from(self.toc_offset) {
             let expected = "the end of the last record";
@@ -337,30 +422,44 @@ impl SegmentTrailer {
                 expected,
             });
         }
-        Ok(rows)
+        if toc.base_ids.len() != self.base_ids as usize {
+            return Err(wrong_base_ids(self.base_ids));
+        }
+        Ok(toc)
     }
 }
 
-fn decode_row(raw: &RawRow, block_size: BlockSize) -> Result<TocRow, Corruption> {
+fn check_row(raw: &RawRow, rules: &ChunkRules) -> Result<(), Corruption> {
     let what = Structure::Toc;
     let codec = Codec::decode(raw.codec, what)?;
     let (stored, length) = (raw.stored_length.get(), raw.raw_length.get());
-    check_lengths(what, codec, raw.bases, stored, length, block_size.bytes())?;
-    if raw.reserved.get() != 0 {
-        let found = u64::from(raw.reserved.get());
-        return Err(Corruption::Field {
+    check_lengths(what, rules, (codec, raw.bases), stored, length)?;
+    match raw.reserved.get() {
+        0 => Ok(()),
+        reserved => Err(Corruption::Field {
             what,
             field: "reserved",
-            found,
+            found: u64::from(reserved),
             expected: "0",
-        });
+        }),
     }
-    Ok(TocRow {
-        id: ChunkId::from_bytes(raw.id),
-        offset: raw.offset.get(),
-        stored_length: stored,
-        codec,
-    })
+}
+
+/// A row that finds its ids cut short says that the trailer counted too few.
+fn too_few_base_ids(error: Corruption, stated: u32) -> Corruption {
+    match error {
+        Corruption::Truncated { .. } => wrong_base_ids(stated),
+        other => other,
+    }
+}
+
+fn wrong_base_ids(stated: u32) -> Corruption {
+    Corruption::Field {
+        what: Structure::Toc,
+        field: "base_ids",
+        found: u64::from(stated),
+        expected: "the sum of the rows' bases",
+    }
 }
 
 #[cfg(test)]
@@ -376,33 +475,36 @@ mod tests {
         }
     }
 
-    /// A table of three chunks behind records that end at the returned offset.
-    fn sealed() -> (Vec<u8>, u32) {
+    const RULES: ChunkRules = ChunkRules {
+        block_size: BlockSize::MIN,
+        prefix_frames: true,
+    };
+
+    /// A table of chunks with these bases, behind records that end at the returned offset.
+    fn sealed(bases: [&[ChunkId]; 3]) -> (Vec<u8>, u32) {
         let mut offset = u32::try_from(SEGMENT_DATA_START).unwrap();
-        let rows: Vec<_> = [40, 4096, 7]
-            .map(|stored_length| {
-                let codec = if stored_length == 4096 {
-                    Codec::Raw
-                } else {
-                    Codec::Zstd
-                };
-                let row = TocRow {
-                    id: ChunkId::of(&[1]),
-                    offset,
-                    stored_length,
-                    codec,
-                };
-                offset += u32::try_from(row.record_bytes()).unwrap();
-                row
-            })
-            .into();
-        (encode_toc(&rows, offset, BlockSize::MIN), offset)
+        let mut toc = Toc::new();
+        for (stored_length, bases) in [140, 4096, 77].into_iter().zip(bases) {
+            let codec = if stored_length == 4096 {
+                Codec::Raw
+            } else {
+                Codec::Zstd
+            };
+            let bases = Bases::new(bases).unwrap();
+            toc.push(ChunkId::of(&[1]), offset, stored_length, codec, &bases);
+            offset += stored_length + 52;
+        }
+        (toc.encode(offset, BlockSize::MIN), offset)
     }
 
-    fn read(bytes: &[u8], toc_offset: u32) -> Result<Vec<TocRow>, Corruption> {
+    fn ids() -> Vec<ChunkId> {
+        [2u8, 3, 4].map(|n| ChunkId::of(&[n])).into()
+    }
+
+    fn read(bytes: &[u8], toc_offset: u32) -> Result<Toc, Corruption> {
         let (toc, trailer) = bytes.split_at(bytes.len() - SEGMENT_TRAILER_BYTES);
         let trailer = SegmentTrailer::decode(trailer, u64::from(toc_offset) + bytes.len() as u64)?;
-        trailer.decode_toc(toc, BlockSize::MIN)
+        trailer.decode_toc(toc, &RULES)
     }
 
     #[test]
@@ -414,27 +516,56 @@ mod tests {
 
     #[test]
     fn the_table_reads_back() {
-        let (bytes, offset) = sealed();
-        let rows = read(&bytes, offset).unwrap();
-        assert_eq!(
-            rows.iter().map(|row| row.stored_length).collect::<Vec<_>>(),
-            [40, 4096, 7]
-        );
+        let ids = ids();
+        for bases in [[&[][..]; 3], [&ids[..2], &[], &ids[2..]]] {
+            let (bytes, offset) = sealed(bases);
+            let toc = read(&bytes, offset).unwrap();
+            let lengths: Vec<_> = toc.rows().iter().map(|row| row.stored_length).collect();
+            assert_eq!(lengths, [140, 4096, 77]);
+            let found: Vec<_> = toc.rows().iter().map(|row| toc.bases_of(row)).collect();
+            assert_eq!(found, bases);
+        }
     }
 
     #[test]
     fn every_flipped_bit_of_table_and_trailer_is_an_error() {
-        let (good, offset) = sealed();
-        for bit in 0..good.len() * 8 {
+        let ids = ids();
+        for bases in [[&[][..]; 3], [&ids[..2], &[], &ids[2..]]] {
+            let (good, offset) = sealed(bases);
+            for bit in 0..good.len() * 8 {
+                let mut bad = good.clone();
+                bad[bit / 8] ^= 1 << (bit % 8);
+                assert!(read(&bad, offset).is_err(), "bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn base_ids_that_are_not_those_of_the_rows_are_refused() {
+        let ids = ids();
+        let (good, offset) = sealed([&ids[..2], &[], &ids[2..]]);
+        for (at, bases) in [(45, 1), (45, 0), (45 + 96, 2)] {
             let mut bad = good.clone();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(read(&bad, offset).is_err(), "bit {bit}");
+            bad[at] = bases;
+            let (table, trailer) = bad.split_at_mut(good.len() - SEGMENT_TRAILER_BYTES);
+            trailer[16..48].copy_from_slice(blake3::hash(table).as_bytes());
+            let crc = crc32fast::hash(&trailer[..60]).to_le_bytes();
+            trailer[60..].copy_from_slice(&crc);
+            let error = read(&bad, offset).unwrap_err();
+            let expected = matches!(
+                error,
+                Corruption::Field {
+                    field: "base_ids",
+                    ..
+                }
+            );
+            assert!(expected, "{error}");
         }
     }
 
     #[test]
     fn a_trailer_of_a_longer_or_shorter_file_is_an_error() {
-        let (bytes, offset) = sealed();
+        let (bytes, offset) = sealed([&[]; 3]);
         assert!(read(&bytes, offset + 1).is_err());
         assert!(read(&bytes, offset - 1).is_err());
     }

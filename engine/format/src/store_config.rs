@@ -1,7 +1,7 @@
 //! What a store was made with (SPEC 3).
 
 use crate::envelope::{self, Kind};
-use crate::{BlockSize, Corruption, Hex, Structure};
+use crate::{BlockSize, ChunkRules, Corruption, Hex, Structure};
 use std::fmt;
 
 const KIND: Kind = Kind {
@@ -13,6 +13,9 @@ const KIND: Kind = Kind {
 pub const ZSTD_LEVEL_MIN: i32 = -7;
 /// The highest zstd level a store may be given.
 pub const ZSTD_LEVEL_MAX: i32 = 19;
+
+/// The bit of the refuse mask that says that chunks may be frames with other chunks as their prefix.
+const PREFIX_FRAMES: u32 = 1;
 
 /// A store's random identity. Segments carry it, so that one cannot stray into another store.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -51,6 +54,8 @@ pub struct StoreConfig {
     pub block_size: BlockSize,
     /// The zstd level new chunks are compressed at.
     pub zstd_level: i32,
+    /// Whether chunks may be stored as frames that have other chunks as their prefix.
+    pub prefix_frames: bool,
     /// When it was made, microseconds since 1970-01-01 UTC.
     pub created_at_us: i64,
 }
@@ -64,6 +69,14 @@ struct Body {
 }
 
 impl StoreConfig {
+    /// Returns what chunks of this store are held against.
+    pub fn chunk_rules(&self) -> ChunkRules {
+        ChunkRules {
+            block_size: self.block_size,
+            prefix_frames: self.prefix_frames,
+        }
+    }
+
     /// Returns the bytes of the configuration file.
     pub fn encode(&self) -> Vec<u8> {
         let body = Body {
@@ -72,7 +85,8 @@ impl StoreConfig {
             zstd_level: self.zstd_level,
             created_at_us: self.created_at_us,
         };
-        envelope::encode(KIND, &body)
+        let features = if self.prefix_frames { PREFIX_FRAMES } else { 0 };
+        envelope::encode_with_features(KIND, features, &body)
     }
 
     /// Reads the configuration file.
@@ -80,7 +94,8 @@ impl StoreConfig {
     /// # Errors
     /// Whatever is wrong with it; see [`Corruption`].
     pub fn decode(bytes: &[u8]) -> Result<Self, Corruption> {
-        let body: Body = envelope::decode_whole(KIND, bytes)?;
+        let (body, features): (Body, u32) =
+            envelope::decode_whole_with_features(KIND, PREFIX_FRAMES, bytes)?;
         if !(ZSTD_LEVEL_MIN..=ZSTD_LEVEL_MAX).contains(&body.zstd_level) {
             return Err(Corruption::Field {
                 what: KIND.what,
@@ -93,6 +108,7 @@ impl StoreConfig {
             id: StoreId(body.id),
             block_size: BlockSize::decode(body.block_size_log2, KIND.what)?,
             zstd_level: body.zstd_level,
+            prefix_frames: features & PREFIX_FRAMES != 0,
             created_at_us: body.created_at_us,
         })
     }

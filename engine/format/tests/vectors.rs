@@ -12,12 +12,12 @@
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tegula_format::{
-    BlockIndex, BlockSet, BlockSize, ChunkId, Codec, Corruption, DELTA_TRAILER_BYTES, DeltaEnd,
-    DeltaHeader, DeltaParts, DeltaTrailer, GcState, Hex, ImageDigest, ImageDigester, ImageName,
-    ImageRecord, IngestId, LayerHeader, LayerId, LayerParts, LayerSections, NameError,
-    ParentReference, Place, QuarantineList, RunHeader, RunRow, RunSections, SEGMENT_DATA_START,
-    SEGMENT_TRAILER_BYTES, SegmentHeader, SegmentNumber, SegmentTrailer, StoreConfig, Structure,
-    TocRow, encode_record, encode_run, encode_toc,
+    Bases, BlockIndex, BlockSet, BlockSize, ChunkId, ChunkRules, Codec, Corruption,
+    DELTA_TRAILER_BYTES, DeltaEnd, DeltaHeader, DeltaParts, DeltaTrailer, GcState, Hex,
+    ImageDigest, ImageDigester, ImageName, ImageRecord, IngestId, LayerHeader, LayerId, LayerParts,
+    LayerSections, NameError, ParentReference, Place, QuarantineList, RunHeader, RunRow,
+    RunSections, SEGMENT_DATA_START, SEGMENT_TRAILER_BYTES, SegmentHeader, SegmentNumber,
+    SegmentTrailer, StoreConfig, Structure, Toc, TocRow, encode_record, encode_run,
 };
 
 /// What a decoder made of a file: its fields as the index words them, and the bytes they encode to.
@@ -101,6 +101,7 @@ fn store_config(bytes: &[u8]) -> Reading {
         "id": config.id.to_string(),
         "block_size_log2": config.block_size.log2(),
         "zstd_level": config.zstd_level,
+        "prefix_frames": config.prefix_frames,
         "created_at_us": config.created_at_us,
     });
     Ok((fields, config.encode()))
@@ -148,77 +149,93 @@ fn segment_header(bytes: &[u8]) -> Reading {
     Ok((header_fields(&header), header.encode()))
 }
 
+fn rules(block_size: BlockSize) -> ChunkRules {
+    ChunkRules {
+        block_size,
+        prefix_frames: true,
+    }
+}
+
+fn ids_of(ids: &[ChunkId]) -> Value {
+    ids.iter().map(ToString::to_string).collect()
+}
+
 fn record(bytes: &[u8], block_size: BlockSize) -> Reading {
-    let header = tegula_format::RecordHeader::decode(bytes, block_size.bytes())?;
+    let header = tegula_format::RecordHeader::decode(bytes, &rules(block_size))?;
     header.verify(bytes)?;
+    let bases = header.bases(bytes)?;
     let payload_offset = tegula_format::RECORD_HEADER_BYTES;
-    let payload = part(bytes, payload_offset, bytes.len());
+    let frame = part(bytes, header.frame_offset(), bytes.len());
     let fields = json!({
         "codec": header.codec.code(),
+        "bases": ids_of(bases.ids()),
         "stored_length": header.stored_length,
         "raw_length": header.raw_length,
         "id": header.id.to_string(),
         "payload_offset": payload_offset,
     });
     if header.codec == Codec::Raw {
-        assert_eq!(ChunkId::of(payload), header.id);
+        assert_eq!(ChunkId::of(frame), header.id);
     }
     let mut again = Vec::new();
     encode_record(
         &mut again,
         &header.id,
         header.codec,
-        payload,
+        &bases,
+        frame,
         header.raw_length,
     );
     Ok((fields, again))
 }
 
 /// Reads records from the end of the header on, until the bytes end or hold no whole record.
-fn scan(bytes: &[u8], block_size: BlockSize) -> Vec<TocRow> {
-    let mut rows = Vec::new();
+fn scan(bytes: &[u8], block_size: BlockSize) -> Toc {
+    let mut toc = Toc::new();
     let mut offset = usize::try_from(SEGMENT_DATA_START).expect("a small number");
     loop {
         let rest = part(bytes, offset, bytes.len());
-        let Ok(header) = tegula_format::RecordHeader::decode(rest, block_size.bytes()) else {
+        let Ok(header) = tegula_format::RecordHeader::decode(rest, &rules(block_size)) else {
             break;
         };
-        if header.record_bytes() > rest.len()
-            || header.verify(part(rest, 0, header.record_bytes())).is_err()
-        {
+        let record = part(rest, 0, header.record_bytes());
+        let Ok(bases) = header.verify(record).and_then(|()| header.bases(record)) else {
             break;
-        }
-        rows.push(TocRow {
-            id: header.id,
-            offset: u32::try_from(offset).expect("a small file"),
-            stored_length: header.stored_length,
-            codec: header.codec,
-        });
+        };
+        let at = u32::try_from(offset).expect("a small file");
+        toc.push(header.id, at, header.stored_length, header.codec, &bases);
         offset += header.record_bytes();
     }
-    rows
+    toc
 }
 
-fn row_fields(rows: &[TocRow]) -> Value {
+fn row_fields(toc: &Toc) -> Value {
     let row = |row: &TocRow| {
         json!({
             "id": row.id.to_string(),
             "offset": row.offset,
             "stored_length": row.stored_length,
             "codec": row.codec.code(),
+            "bases": ids_of(toc.bases_of(row)),
         })
     };
-    rows.iter().map(row).collect()
+    toc.rows().iter().map(row).collect()
 }
 
 /// Encodes header and records again, with the payloads that stand in `bytes`.
-fn written_again(header: &SegmentHeader, rows: &[TocRow], bytes: &[u8]) -> Vec<u8> {
+fn written_again(header: &SegmentHeader, toc: &Toc, bytes: &[u8]) -> Vec<u8> {
     let mut again = header.encode();
-    for row in rows {
+    for row in toc.rows() {
         let end = row.offset as usize + row.record_bytes();
-        let payload = part(bytes, end - row.stored_length as usize, end);
+        let ids = toc.bases_of(row);
+        let frame = part(
+            bytes,
+            end + 32 * ids.len() - row.stored_length as usize,
+            end,
+        );
+        let bases = Bases::new(ids).expect("at most two");
         let raw_length = header.block_size.bytes();
-        encode_record(&mut again, &row.id, row.codec, payload, raw_length);
+        encode_record(&mut again, &row.id, row.codec, &bases, frame, raw_length);
     }
     again
 }
@@ -228,26 +245,26 @@ fn segment(bytes: &[u8]) -> Reading {
     let end = bytes.len() - SEGMENT_TRAILER_BYTES.min(bytes.len());
     let trailer = SegmentTrailer::decode(part(bytes, end, bytes.len()), bytes.len() as u64)?;
     let toc = part(bytes, end - trailer.toc_bytes(), end);
-    let rows = trailer.decode_toc(toc, header.block_size)?;
+    let toc = trailer.decode_toc(toc, &rules(header.block_size))?;
     let toc_offset = trailer.toc_offset as usize;
     assert_eq!(
         scan(part(bytes, 0, toc_offset), header.block_size),
-        rows,
+        toc,
         "the records are what the table says"
     );
     let mut fields = header_fields(&header);
-    fields["rows"] = row_fields(&rows);
-    let mut again = written_again(&header, &rows, bytes);
-    again.extend(encode_toc(&rows, trailer.toc_offset, header.block_size));
+    fields["rows"] = row_fields(&toc);
+    let mut again = written_again(&header, &toc, bytes);
+    again.extend(toc.encode(trailer.toc_offset, header.block_size));
     Ok((fields, again))
 }
 
 fn unsealed_segment(bytes: &[u8]) -> Reading {
     let header = SegmentHeader::decode(bytes)?;
-    let rows = scan(bytes, header.block_size);
-    let again = written_again(&header, &rows, bytes);
+    let toc = scan(bytes, header.block_size);
+    let again = written_again(&header, &toc, bytes);
     let mut fields = header_fields(&header);
-    fields["rows"] = row_fields(&rows);
+    fields["rows"] = row_fields(&toc);
     fields["valid_bytes"] = json!(again.len());
     let torn = part(bytes, again.len(), bytes.len());
     Ok((fields, [&again, torn].concat()))
@@ -267,6 +284,7 @@ fn run(vector: &Value, bytes: &[u8]) -> Reading {
             "slot": row.place.slot.get(),
             "offset": row.offset,
             "stored_length": row.stored_length,
+            "bases": row.bases,
         })).collect::<Vec<_>>(),
     });
     for row in &rows {
@@ -401,7 +419,7 @@ fn delta(bytes: &[u8]) -> Reading {
     header.check_records(&trailer)?;
     let (mut left, mut carried) = (records, Vec::new());
     while !left.is_empty() {
-        let record = tegula_format::RecordHeader::decode(left, header.block_size.bytes())?;
+        let record = tegula_format::RecordHeader::decode(left, &rules(header.block_size))?;
         let (bytes, rest) = cut(left, record.record_bytes() as u64)?;
         record.verify(bytes)?;
         carried.push(record.id.to_string());

@@ -1,8 +1,10 @@
 //! Between a chunk's bytes and its record: compress, decompress, verify.
 
-use crate::StoreError;
+use crate::{StoreError, prefix};
 use std::cell::RefCell;
-use tegula_format::{ChunkId, Codec, Corruption, RecordHeader, RunRow, encode_record};
+use tegula_format::{
+    Bases, BlockSize, ChunkId, ChunkRules, Codec, Corruption, RecordHeader, RunRow, encode_record,
+};
 use tegula_io::Buffer;
 
 /// A chunk is kept raw unless compression saves at least this fraction of it: decoding should pay.
@@ -19,6 +21,8 @@ pub struct Encoded {
     pub codec: Codec,
     /// Bytes of the payload.
     pub stored_length: u32,
+    /// The chunks that its frame has as its prefix.
+    pub bases: Bases,
 }
 
 /// Why a chunk's record is not what it should be.
@@ -39,6 +43,23 @@ pub enum ChunkDamage {
         /// What the decompressor said.
         reason: String,
     },
+    /// The payload is a frame that has other chunks as its prefix, and they were not given.
+    #[error("its frame has {count} other chunks as its prefix")]
+    NeedsBases {
+        /// How many.
+        count: u8,
+    },
+    /// A chunk that its frame has as its prefix cannot be had.
+    #[error("chunk {base}, which its frame has as its prefix, cannot be read")]
+    Base {
+        /// That chunk.
+        base: ChunkId,
+        /// Why not.
+        source: Box<StoreError>,
+    },
+    /// Its frame has as its prefix a chunk that is such a frame again, and so on.
+    #[error("it takes too many other chunks to decode it, one as the prefix of the next")]
+    TooDeep,
     /// The bytes hash to something else.
     #[error("its bytes hash to {found}")]
     Hash {
@@ -68,7 +89,6 @@ pub(crate) fn damaged(row: &RunRow, source: ChunkDamage) -> StoreError {
 thread_local! {
     // Contexts are large and slow to make; each thread keeps the last level's.
     static COMPRESSOR: RefCell<Option<(i32, zstd::bulk::Compressor<'static>)>> = const { RefCell::new(None) };
-    static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
 /// Compresses a block into a record; keeps it raw where that does not pay.
@@ -86,7 +106,7 @@ pub fn compress(id: ChunkId, block: &[u8], level: i32) -> Encoded {
             .compress_to_buffer(block, payload.as_vec_mut())
             .ok()
     });
-    let worthwhile = |length: &usize| *length <= block.len() - block.len() / WORTHWHILE_SAVING;
+    let worthwhile = |length: &usize| *length <= payload_bytes_max(block.len());
     let (codec, payload) = match compressed
         .filter(worthwhile)
         .and_then(|length| payload.get(..length))
@@ -94,56 +114,110 @@ pub fn compress(id: ChunkId, block: &[u8], level: i32) -> Encoded {
         Some(payload) => (Codec::Zstd, payload),
         None => (Codec::Raw, block),
     };
-    let mut record = Buffer::with_capacity(tegula_format::RECORD_HEADER_BYTES + payload.len());
-    encode_record(record.as_vec_mut(), &id, codec, payload, raw_length);
+    encoded(id, codec, Bases::NONE, payload, raw_length)
+}
+
+/// Puts a record around a frame, or around the chunk itself if it is raw.
+pub(crate) fn encoded(
+    id: ChunkId,
+    codec: Codec,
+    bases: Bases,
+    frame: &[u8],
+    raw_length: u32,
+) -> Encoded {
+    let payload_bytes = frame.len() + size_of_val(bases.ids());
+    let mut record = Buffer::with_capacity(tegula_format::RECORD_HEADER_BYTES + payload_bytes);
+    encode_record(record.as_vec_mut(), &id, codec, &bases, frame, raw_length);
     let stored_length =
-        u32::try_from(payload.len()).expect("because a payload is no longer than its block");
+        u32::try_from(payload_bytes).expect("because a payload is no longer than its block");
     Encoded {
         id,
         record,
         codec,
         stored_length,
+        bases,
     }
 }
 
-/// Decodes a whole record into `block` and makes sure it is the chunk `id`: header, checksum, decompression, hash.
+/// Tells the longest payload that is worth storing instead of a block as it is.
+pub(crate) fn payload_bytes_max(block_bytes: usize) -> usize {
+    block_bytes - block_bytes / WORTHWHILE_SAVING
+}
+
+/// A record whose header, checksum, id and base ids are right: what is left is to decode it.
+#[derive(Debug)]
+pub struct CheckedRecord<'a> {
+    header: RecordHeader,
+    bases: Bases,
+    frame: &'a [u8],
+}
+
+impl<'a> CheckedRecord<'a> {
+    /// Checks that `record` is a whole record of the chunk `id`, down to the checksum. What it decodes to is not looked
+    /// at yet.
+    ///
+    /// # Errors
+    /// The first [`ChunkDamage`] found.
+    pub fn check(record: &'a [u8], id: &ChunkId, rules: &ChunkRules) -> Result<Self, ChunkDamage> {
+        let header = RecordHeader::decode(record, rules)?;
+        header.verify(record)?;
+        if header.id != *id {
+            return Err(ChunkDamage::OtherChunk { found: header.id });
+        }
+        let bases = header.bases(record)?;
+        let frame = record.get(header.frame_offset()..);
+        let frame = frame.expect("because a payload is longer than its bases' ids");
+        Ok(Self {
+            header,
+            bases,
+            frame,
+        })
+    }
+
+    /// Returns the chunks that [`Self::decode`] needs, in this order.
+    pub fn bases(&self) -> &Bases {
+        &self.bases
+    }
+
+    /// Returns how the payload holds the chunk.
+    pub fn codec(&self) -> Codec {
+        self.header.codec
+    }
+
+    /// Decodes the chunk into `block` and makes sure that its bytes hash to its id. `bases` are the bytes of the chunks
+    /// in [`Self::bases`].
+    ///
+    /// # Errors
+    /// [`ChunkDamage`]; `block` then holds nothing to be used.
+    pub fn decode(&self, bases: &[&[u8]], block: &mut [u8]) -> Result<(), ChunkDamage> {
+        if bases.len() != self.bases.ids().len() {
+            let count = self.bases.count();
+            return Err(ChunkDamage::NeedsBases { count });
+        }
+        match self.header.codec {
+            Codec::Raw => block.copy_from_slice(self.frame),
+            Codec::Zstd => prefix::decompress(self.frame, bases, block)?,
+        }
+        match ChunkId::of(block) {
+            found if found == self.header.id => Ok(()),
+            found => Err(ChunkDamage::Hash { found }),
+        }
+    }
+}
+
+/// Decodes a whole record that needs no other chunk into `block`, and makes sure it is the chunk `id`: header, checksum,
+/// decompression, hash.
 ///
 /// # Errors
-/// The first [`ChunkDamage`] found; `block` then holds nothing to be used.
+/// The first [`ChunkDamage`] found; `block` then holds nothing to be used. [`ChunkDamage::NeedsBases`] for a frame that
+/// has other chunks as its prefix: that is for [`CheckedRecord`].
 pub fn decode_record(record: &[u8], id: &ChunkId, block: &mut [u8]) -> Result<(), ChunkDamage> {
-    let block_bytes = u32::try_from(block.len()).expect("because blocks have at most 4 MiB");
-    let header = RecordHeader::decode(record, block_bytes)?;
-    header.verify(record)?;
-    if header.id != *id {
-        return Err(ChunkDamage::OtherChunk { found: header.id });
-    }
-    let payload = record
-        .get(tegula_format::RECORD_HEADER_BYTES..)
-        .expect("because verify() checked the length");
-    match header.codec {
-        Codec::Raw => block.copy_from_slice(payload),
-        Codec::Zstd => decompress(payload, block)?,
-    }
-    match ChunkId::of(block) {
-        found if found == *id => Ok(()),
-        found => Err(ChunkDamage::Hash { found }),
-    }
-}
-
-fn decompress(payload: &[u8], block: &mut [u8]) -> Result<(), ChunkDamage> {
-    let failed = |reason: String| ChunkDamage::Decompress { reason };
-    DECOMPRESSOR.with_borrow_mut(|slot| {
-        if slot.is_none() {
-            *slot =
-                Some(zstd::bulk::Decompressor::new().map_err(|error| failed(error.to_string()))?);
-        }
-        let decompressor = slot.as_mut().expect("because it was just filled");
-        match decompressor.decompress_to_buffer(payload, block) {
-            Ok(length) if length == block.len() => Ok(()),
-            Ok(length) => Err(failed(format!("{length} bytes instead of {}", block.len()))),
-            Err(error) => Err(failed(error.to_string())),
-        }
-    })
+    let rules = ChunkRules {
+        block_size: BlockSize::from_bytes(block.len() as u64)
+            .expect("because a block has the size of one"),
+        prefix_frames: true,
+    };
+    CheckedRecord::check(record, id, &rules)?.decode(&[], block)
 }
 
 #[cfg(test)]

@@ -8,13 +8,13 @@
 use crate::mark::Marked;
 use crate::segment::{SegmentTable, list_sealed, read_ingest};
 use crate::{
-    Encoded, Index, Ingest, Session, Store, StoreError, files, index, layer, paths, recover,
+    CheckedRecord, Encoded, Index, Ingest, Session, Store, StoreError, codec, files, index, layer,
+    paths, recover,
 };
 use std::collections::HashSet;
 use std::time::Duration;
 use tegula_format::{
-    Codec, Corruption, GcState, ImageRecord, IngestId, LayerId, RecordHeader, SegmentNumber,
-    Structure,
+    Corruption, GcState, ImageRecord, IngestId, LayerId, SegmentNumber, Structure,
 };
 use tegula_io::{Existing, LockMode};
 
@@ -438,7 +438,7 @@ fn is_living(
 /// Tells whether a segment has a trace of a chunk that is needed and was found nowhere else: in quarantine, say.
 fn hides_missing(table: &SegmentTable, marked: &Marked) -> bool {
     table
-        .rows
+        .rows()
         .iter()
         .any(|row| marked.missing.contains(&row.id))
 }
@@ -485,14 +485,17 @@ fn move_survivors(session: &Session, plan: &Plan, marked: &Marked) -> Result<u64
             let path = paths::sealed_segment(row.place.segment);
             let record = session.read_segment(&row, row.record_bytes())?.wait();
             let record = record.map_err(StoreError::io("read", &path))?;
-            let header = RecordHeader::decode(&record, session.block_size().bytes());
-            let codec = header.map_or(Codec::Raw, |header| header.codec);
+            let rules = session.store().config().chunk_rules();
+            let checked = CheckedRecord::check(&record, &row.id, &rules)
+                .map_err(|damage| codec::damaged(&row, damage))?;
+            let (codec, bases) = (checked.codec(), *checked.bases());
             drop(block);
             ingest.store(&Encoded {
                 id: row.id,
                 record,
                 codec,
                 stored_length: row.stored_length,
+                bases,
             })?;
             moved.push(row.id);
         }

@@ -192,13 +192,14 @@ impl Index {
         })
     }
 
-    /// Finds a chunk: its lowest place that is neither condemned nor in quarantine.
+    /// Finds a chunk: of its places that are neither condemned nor in quarantine, one where it stands by itself rather
+    /// than on other chunks, and of those the lowest.
     ///
     /// The lowest, so that everybody who asks gets the same place, and accounting can count places.
     pub fn lookup(&self, id: &ChunkId) -> Option<RunRow> {
         self.places(id)
             .filter(|row| !self.condemned.contains(row.place.segment.get()))
-            .min_by_key(|row| row.place)
+            .min_by_key(preference)
     }
 
     /// Finds many chunks, as [`Self::lookup`] finds one. `ids` ascend; the answers are in their order.
@@ -221,7 +222,7 @@ impl Index {
     /// Finds a chunk that may stand only in condemned segments: to carry it over before they go.
     pub(crate) fn lookup_even_condemned(&self, id: &ChunkId) -> Option<RunRow> {
         self.lookup(id)
-            .or_else(|| self.places(id).min_by_key(|row| row.place))
+            .or_else(|| self.places(id).min_by_key(preference))
     }
 
     /// Returns every place of a chunk that is not in quarantine.
@@ -359,6 +360,11 @@ fn write_run<'a, R: Iterator<Item = RunRow>>(
     }
     file.append(batch)?;
     Ok(file)
+}
+
+/// Orders a chunk's places by which is the best to read it from.
+pub(crate) fn preference(row: &RunRow) -> (bool, Place) {
+    (row.bases > 0, row.place)
 }
 
 fn condemned_set(state: &GcState) -> RoaringBitmap {

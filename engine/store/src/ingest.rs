@@ -3,7 +3,9 @@
 use crate::index::{Run, publish_run};
 use crate::layer::{IdTable, Ids, NewLayer};
 use crate::segment::SegmentWriter;
-use crate::{Encoded, Index, LayerStack, Session, Store, StoreError, codec, files, index, paths};
+use crate::{
+    Encoded, Index, LayerStack, Session, Store, StoreError, codec, files, index, paths, prefix,
+};
 use std::collections::HashSet;
 use tegula_format::{
     BlockIndex, BlockSet, ChunkId, ImageDigest, ImageDigester, ImageName, ImageRecord, IngestId,
@@ -144,11 +146,36 @@ impl<'a> Ingest<'a> {
         codec::compress(id, block, self.session.store().config().zstd_level)
     }
 
+    /// Compresses a block into a frame that has one or two chunks of the store, or claimed by this ingest, as its prefix;
+    /// `None` if the store has no such frames, these chunks cannot be bases, or its payload would not be shorter than
+    /// `below` bytes. The chunks are to stand by themselves, not on others.
+    pub fn compress_with_bases(
+        &self,
+        id: ChunkId,
+        block: &[u8],
+        bases: &[(ChunkId, &[u8])],
+        below: u32,
+    ) -> Option<Encoded> {
+        let config = self.session.store().config();
+        if !config.prefix_frames {
+            return None;
+        }
+        prefix::compress_with_bases(id, block, bases, config.zstd_level, below)
+    }
+
     /// Appends a claimed chunk. Chunks are to come in stream order: what lies together is read together.
     ///
     /// # Errors
     /// [`StoreError::Io`]: the ingest is then to be dropped.
+    ///
+    /// # Panics
+    /// If the chunk has bases and the store's configuration excludes them.
     pub fn store(&self, chunk: &Encoded) -> Result<(), StoreError> {
+        let config = self.session.store().config();
+        assert!(
+            config.prefix_frames || chunk.bases.is_empty(),
+            "a store without prefix frames is given none"
+        );
         let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         if writing.segment.as_ref().is_some_and(SegmentWriter::is_full) {
             self.seal(&mut writing)?;

@@ -112,7 +112,7 @@ impl<'a> SegmentTables<'a> {
     fn record_bytes(&mut self, place: Place) -> Result<u64, StoreError> {
         if !self.lengths.contains_key(&place.segment) {
             let table = SegmentTable::read(self.session, place.segment)?;
-            let lengths = table.rows.iter().map(|row| row.stored_length).collect();
+            let lengths = table.rows().iter().map(|row| row.stored_length).collect();
             self.lengths.insert(place.segment, lengths);
         }
         let lengths = self.lengths.get(&place.segment);

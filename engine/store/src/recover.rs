@@ -1,6 +1,6 @@
 //! What crashed writers left behind (SPEC 4.5, 12).
 
-use crate::{ChunkDamage, Encoded, Ingest, Session, StoreError, codec, files, paths};
+use crate::{CheckedRecord, ChunkDamage, Encoded, Ingest, Session, StoreError, files, paths};
 use tegula_format::{Hex, RecordHeader, SEGMENT_DATA_START, SegmentHeader};
 use tegula_io::{Buffer, Lock, LockMode, StorePath};
 
@@ -74,18 +74,20 @@ impl Ingest<'_> {
 
 /// Reads the record at the start of `bytes`, all of it, hash included.
 pub(crate) fn whole_record(session: &Session, bytes: &[u8]) -> Result<Encoded, ChunkDamage> {
-    let header = RecordHeader::decode(bytes, session.block_size().bytes())?;
+    let rules = session.store().config().chunk_rules();
+    let header = RecordHeader::decode(bytes, &rules)?;
     let record = bytes
         .get(..header.record_bytes())
         .ok_or(ChunkDamage::PastEnd)?;
     let mut block = Buffer::zeroed(session.block_size().as_usize());
-    codec::decode_record(record, &header.id, &mut block)?;
-    let (id, codec, stored_length) = (header.id, header.codec, header.stored_length);
+    let checked = CheckedRecord::check(record, &header.id, &rules)?;
+    checked.decode(&[], &mut block)?;
     Ok(Encoded {
-        id,
+        id: header.id,
         record: Buffer::copied(record),
-        codec,
-        stored_length,
+        codec: header.codec,
+        stored_length: header.stored_length,
+        bases: *checked.bases(),
     })
 }
 

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 use tegula_format::{
     IngestId, Place, RunRow, SEGMENT_DATA_START, SEGMENT_SLOTS_MAX, SEGMENT_TRAILER_BYTES,
-    SegmentHeader, SegmentNumber, SegmentTrailer, Slot, StoreConfig, TocRow, encode_toc,
+    SegmentHeader, SegmentNumber, SegmentTrailer, Slot, StoreConfig, Toc, TocRow,
 };
 use tegula_io::sync::{Mutex, PoisonError};
 use tegula_io::{Buffer, Existing, NewFile, StorePath, StoredFile};
@@ -26,7 +26,7 @@ pub(crate) struct SegmentWriter {
     path: StorePath,
     file: Option<Box<dyn NewFile>>,
     batch: Buffer,
-    rows: Vec<TocRow>,
+    toc: Toc,
     end: u64,
 }
 
@@ -49,7 +49,7 @@ impl SegmentWriter {
             };
             let mut batch = Buffer::with_capacity(BATCH_BYTES);
             batch.as_vec_mut().extend_from_slice(&header.encode());
-            let (file, rows) = (Some(file), Vec::new());
+            let (file, toc) = (Some(file), Toc::new());
             let writer = Self {
                 environment,
                 config,
@@ -57,7 +57,7 @@ impl SegmentWriter {
                 path,
                 file,
                 batch,
-                rows,
+                toc,
                 end: SEGMENT_DATA_START,
             };
             // Another writer may have sealed this very number between our listing and our creating: its rename took
@@ -76,21 +76,17 @@ impl SegmentWriter {
 
     /// Tells whether the segment must be sealed before another record goes in.
     pub(crate) fn is_full(&self) -> bool {
-        self.end >= SEGMENT_TARGET_BYTES || self.rows.len() == SEGMENT_SLOTS_MAX
+        self.end >= SEGMENT_TARGET_BYTES || self.toc.rows().len() == SEGMENT_SLOTS_MAX
     }
 
     /// Appends a chunk's record.
     pub(crate) fn append(&mut self, chunk: &Encoded) -> Result<RunRow, StoreError> {
-        let slot =
-            Slot::new(u16::try_from(self.rows.len()).expect("because a full segment is sealed"));
+        let slot = u16::try_from(self.toc.rows().len());
+        let slot = Slot::new(slot.expect("because a full segment is sealed"));
         let offset = u32::try_from(self.end).expect("because a full segment is sealed");
-        let (id, stored_length, codec) = (chunk.id, chunk.stored_length, chunk.codec);
-        self.rows.push(TocRow {
-            id,
-            offset,
-            stored_length,
-            codec,
-        });
+        let (id, stored_length) = (chunk.id, chunk.stored_length);
+        self.toc
+            .push(id, offset, stored_length, chunk.codec, &chunk.bases);
         self.end += chunk.record.len() as u64;
         if self.batch.len() + chunk.record.len() > BATCH_BYTES {
             self.flush()?;
@@ -104,6 +100,7 @@ impl SegmentWriter {
             },
             offset,
             stored_length,
+            bases: chunk.bases.count(),
         })
     }
 
@@ -111,7 +108,7 @@ impl SegmentWriter {
     /// is durable once the segments' directory is synced. Returns the file's length.
     pub(crate) fn seal(mut self) -> Result<u64, StoreError> {
         let toc_offset = u32::try_from(self.end).expect("because a full segment is sealed");
-        let toc = encode_toc(&self.rows, toc_offset, self.config.block_size);
+        let toc = self.toc.encode(toc_offset, self.config.block_size);
         self.batch.as_vec_mut().extend_from_slice(&toc);
         self.flush()?;
         let file = self
@@ -220,8 +217,8 @@ impl SegmentFiles {
 pub struct SegmentTable {
     /// The head.
     pub header: SegmentHeader,
-    /// One row a chunk, in slot order.
-    pub rows: Vec<TocRow>,
+    /// Its chunks.
+    pub toc: Toc,
     /// The file's length.
     pub file_bytes: u64,
 }
@@ -244,12 +241,12 @@ impl SegmentTable {
             .read_at(u64::from(trailer.toc_offset), trailer.toc_bytes())
             .wait()
             .map_err(StoreError::io("read", &path))?;
-        let rows = trailer
-            .decode_toc(&toc, config.block_size)
+        let toc = trailer
+            .decode_toc(&toc, &config.chunk_rules())
             .map_err(StoreError::corrupt(&path))?;
         Ok(Self {
             header,
-            rows,
+            toc,
             file_bytes: file.bytes(),
         })
     }
@@ -267,9 +264,14 @@ impl SegmentTable {
         Ok(read_trailer(&*file, &path)?.rows)
     }
 
+    /// Returns the rows, in slot order.
+    pub fn rows(&self) -> &[TocRow] {
+        self.toc.rows()
+    }
+
     /// Returns the rows as the index has them.
     pub fn run_rows(&self) -> impl Iterator<Item = RunRow> + '_ {
-        self.rows.iter().enumerate().map(|(slot, row)| {
+        self.rows().iter().enumerate().map(|(slot, row)| {
             let slot =
                 Slot::new(u16::try_from(slot).expect("because a table has at most 2^16 rows"));
             let place = Place {
@@ -281,6 +283,7 @@ impl SegmentTable {
                 place,
                 offset: row.offset,
                 stored_length: row.stored_length,
+                bases: row.bases,
             }
         })
     }

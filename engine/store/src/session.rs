@@ -1,10 +1,14 @@
 //! A session: what keeps collection from removing what somebody is looking at (SPEC 13).
 
 use crate::segment::SegmentFiles;
-use crate::{Environment, Index, Store, StoreError, files, paths};
+use crate::{
+    CheckedRecord, ChunkDamage, Environment, Index, Store, StoreError, codec, files, paths,
+};
 use std::io::ErrorKind;
 use std::sync::OnceLock;
-use tegula_format::{BlockSize, ChunkId, GcState, QuarantineList, RunRow, SegmentNumber};
+use tegula_format::{
+    BASE_DEPTH_MAX, Bases, BlockSize, ChunkId, GcState, QuarantineList, RunRow, SegmentNumber,
+};
 use tegula_io::{Buffer, Lock, LockMode, Pending, sync};
 
 /// The files of a store in numbers.
@@ -197,16 +201,7 @@ impl Session {
     /// # Errors
     /// [`StoreError::ChunkMissing`], [`StoreError::ChunkDamaged`] or [`StoreError::Io`].
     pub fn read_chunk(&self, id: &ChunkId) -> Result<Buffer, StoreError> {
-        let row = self.locate(id)?;
-        match self.read_chunk_at(&row) {
-            // The row may be what is damaged: the segment's own table decides.
-            Err(first) => {
-                let others = self.tables()?.places(id).filter(|other| *other != row);
-                let mut whole = others.filter_map(|other| self.read_chunk_at(&other).ok());
-                whole.next().ok_or(first)
-            }
-            read => read,
-        }
+        self.read_from_anywhere(id, &mut Reach::default())
     }
 
     /// Reads the chunk at a place.
@@ -214,27 +209,128 @@ impl Session {
     /// # Errors
     /// As for [`Self::read_chunk`], but for that place alone.
     pub fn read_chunk_at(&self, row: &RunRow) -> Result<Buffer, StoreError> {
+        self.read_from(row, &mut Reach::default())
+    }
+
+    /// Decodes a record that was read from the place of `row` into `block`: checked, decompressed, hashed. Chunks that
+    /// its frame has as its prefix are read, and named.
+    ///
+    /// # Errors
+    /// As for [`Self::read_chunk_at`]; `block` then holds nothing to be used.
+    pub fn decode_record(
+        &self,
+        record: &[u8],
+        row: &RunRow,
+        block: &mut [u8],
+    ) -> Result<Bases, StoreError> {
+        self.decode(record, row, block, &mut Reach::default())
+    }
+
+    /// Checks a record that was read from the place of `row` down to its checksum, without decoding it.
+    pub(crate) fn check_record(&self, record: &[u8], row: &RunRow) -> Result<(), StoreError> {
+        let rules = self.store.config().chunk_rules();
+        CheckedRecord::check(record, &row.id, &rules)
+            .map(drop)
+            .map_err(|damage| codec::damaged(row, damage))
+    }
+
+    fn read_from_anywhere(&self, id: &ChunkId, reach: &mut Reach) -> Result<Buffer, StoreError> {
+        let row = self.locate(id)?;
+        match self.read_from(&row, reach) {
+            // The row may be what is damaged: the segment's own table decides.
+            Err(first) => {
+                let others = self.tables()?.places(id).filter(|other| *other != row);
+                let mut whole = others.filter_map(|other| self.read_from(&other, reach).ok());
+                whole.next().ok_or(first)
+            }
+            read => read,
+        }
+    }
+
+    fn read_from(&self, row: &RunRow, reach: &mut Reach) -> Result<Buffer, StoreError> {
         let path = paths::sealed_segment(row.place.segment);
         let length = tegula_format::RECORD_HEADER_BYTES + row.stored_length as usize;
         if row.stored_length > self.block_size().bytes() {
-            return Err(crate::codec::damaged(
+            return Err(codec::damaged(
                 row,
-                crate::ChunkDamage::Length {
+                ChunkDamage::Length {
                     found: row.stored_length,
                 },
             ));
         }
+        if !reach.count() {
+            return Err(codec::damaged(row, ChunkDamage::TooDeep));
+        }
         let record = self.read_segment(row, length)?.wait();
         let record = match record {
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-                return Err(crate::codec::damaged(row, crate::ChunkDamage::PastEnd));
+                return Err(codec::damaged(row, ChunkDamage::PastEnd));
             }
             read => read.map_err(StoreError::io("read", &path))?,
         };
         let mut block = Buffer::zeroed(self.block_size().as_usize());
-        crate::decode_record(&record, &row.id, &mut block)
-            .map_err(|damage| crate::codec::damaged(row, damage))?;
+        self.decode(&record, row, &mut block, reach)?;
         Ok(block)
+    }
+
+    fn decode(
+        &self,
+        record: &[u8],
+        row: &RunRow,
+        block: &mut [u8],
+        reach: &mut Reach,
+    ) -> Result<Bases, StoreError> {
+        let damaged = |damage| codec::damaged(row, damage);
+        let rules = self.store.config().chunk_rules();
+        let record = CheckedRecord::check(record, &row.id, &rules).map_err(damaged)?;
+        let mut bases = Vec::with_capacity(record.bases().ids().len());
+        for base in record.bases().ids() {
+            let read = reach
+                .further(|reach| self.read_from_anywhere(base, reach))
+                .ok_or_else(|| damaged(ChunkDamage::TooDeep))?;
+            bases.push(read.map_err(|error| match error.is_unreadable() {
+                true => damaged(ChunkDamage::Base {
+                    base: *base,
+                    source: Box::new(error),
+                }),
+                // The storage failed: that says nothing about the record.
+                false => error,
+            })?);
+        }
+        let bases: Vec<&[u8]> = bases.iter().map(|base| &**base).collect();
+        record.decode(&bases, block).map_err(damaged)?;
+        Ok(*record.bases())
+    }
+}
+
+/// How far prefix frames are followed from chunk to chunk for the sake of one, so that no record can lead round in
+/// circles, nor to thousands of others.
+#[derive(Debug, Default)]
+struct Reach {
+    depth: u32,
+    records: u32,
+}
+
+/// The most records that are read as prefixes for the sake of one chunk: two levels of two bases need 6, and damaged
+/// records have others tried in their place.
+const BASE_RECORDS_MAX: u32 = 256;
+
+impl Reach {
+    /// Goes one level further; `None` where that is too far.
+    fn further<T>(&mut self, step: impl FnOnce(&mut Self) -> T) -> Option<T> {
+        if self.depth == BASE_DEPTH_MAX {
+            return None;
+        }
+        self.depth += 1;
+        let result = step(self);
+        self.depth -= 1;
+        Some(result)
+    }
+
+    /// Counts a record that is read as a prefix; `false` when there were enough.
+    fn count(&mut self) -> bool {
+        self.records += u32::from(self.depth > 0);
+        self.records <= BASE_RECORDS_MAX
     }
 }
 

@@ -13,6 +13,8 @@ pub struct InitOptions {
     pub block_size: BlockSize,
     /// The zstd level of new chunks.
     pub zstd_level: i32,
+    /// Whether chunks may be stored as frames that have other chunks as their prefix.
+    pub prefix_frames: bool,
 }
 
 impl Default for InitOptions {
@@ -20,6 +22,7 @@ impl Default for InitOptions {
         Self {
             block_size: BlockSize::DEFAULT,
             zstd_level: 1,
+            prefix_frames: true,
         }
     }
 }
@@ -69,6 +72,7 @@ impl Store {
             ),
             block_size: options.block_size,
             zstd_level: options.zstd_level,
+            prefix_frames: options.prefix_frames,
             created_at_us: environment.clock.now_us(),
         };
         // Last, so that a directory with this file is a whole store.

@@ -4,12 +4,12 @@ mod images;
 mod runs;
 
 use crate::segment::{SegmentTable, list_sealed};
-use crate::{LiveSet, Session, StoreError, codec, parallel, paths};
+use crate::{LiveSet, Session, StoreError, parallel, paths};
 use runs::RunCheck;
 use std::collections::HashSet;
 use std::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tegula_format::{ChunkId, ImageName, ImageRecord, RecordHeader, RunRow, SegmentNumber};
+use tegula_format::{ChunkId, ImageName, ImageRecord, RunRow, SegmentNumber};
 use tegula_io::{Buffer, StorePath};
 
 /// How thorough a verification is.
@@ -209,15 +209,11 @@ impl Session {
                 let checked = match &bytes {
                     Some(bytes) => {
                         let record = bytes.get(start..start + row.record_bytes());
-                        check_record(record.unwrap_or_default(), row, depth, &mut block)
-                            .map_err(|damage| codec::damaged(row, damage))
+                        self.judge(record.unwrap_or_default(), row, depth, &mut block)
                     }
                     None => self
                         .read_records(row, row.record_bytes())
-                        .and_then(|record| {
-                            check_record(&record, row, depth, &mut block)
-                                .map_err(|damage| codec::damaged(row, damage))
-                        }),
+                        .and_then(|record| self.judge(&record, row, depth, &mut block)),
                 };
                 match checked {
                     Ok(()) => {}
@@ -237,6 +233,20 @@ impl Session {
             }
         }
         Ok(check)
+    }
+
+    /// Checks the record of a row, as thoroughly as is asked for.
+    fn judge(
+        &self,
+        record: &[u8],
+        row: &RunRow,
+        depth: Depth,
+        block: &mut [u8],
+    ) -> Result<(), StoreError> {
+        match depth {
+            Depth::Fast => self.check_record(record, row),
+            Depth::Full => self.decode_record(record, row, block).map(drop),
+        }
     }
 
     /// Reads the bytes of records that stand one behind the other.
@@ -281,32 +291,6 @@ fn grouped(rows: impl Iterator<Item = RunRow>) -> impl Iterator<Item = Vec<RunRo
 fn group_extent(group: &[RunRow]) -> (RunRow, usize) {
     let first = *group.first().expect("because a group has at least one row");
     (first, group.iter().map(RunRow::record_bytes).sum())
-}
-
-fn check_record(
-    record: &[u8],
-    row: &RunRow,
-    depth: Depth,
-    block: &mut [u8],
-) -> Result<(), crate::ChunkDamage> {
-    if depth == Depth::Full {
-        return codec::decode_record(record, &row.id, block);
-    }
-    let header = RecordHeader::decode(record, header_block_bytes(record))?;
-    header.verify(record)?;
-    match header.id == row.id {
-        true => Ok(()),
-        false => Err(crate::ChunkDamage::OtherChunk { found: header.id }),
-    }
-}
-
-/// The raw length a record states; the table's own was checked against the block size already, and the checksum covers
-/// this one.
-fn header_block_bytes(record: &[u8]) -> u32 {
-    record
-        .get(12..16)
-        .and_then(|bytes| bytes.first_chunk())
-        .map_or(0, |bytes| u32::from_le_bytes(*bytes))
 }
 
 fn blank_finding(path: &StorePath) -> Finding {

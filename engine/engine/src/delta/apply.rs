@@ -7,7 +7,7 @@ use crate::{EngineError, OpenImage, Task, Workers};
 use std::fmt;
 use std::io::Read;
 use std::path::Path;
-use tegula_format::{ImageName, ImageRecord, ParentReference};
+use tegula_format::{Bases, ImageName, ImageRecord, ParentReference};
 use tegula_io::Buffer;
 use tegula_store::{
     Encoded, IdTable, Ingest, LayerStack, NewImage, Session, StoreError, decode_record,
@@ -216,6 +216,7 @@ fn as_stored(record: StreamRecord) -> Encoded {
         id: record.id(),
         codec: record.header.codec,
         stored_length: record.header.stored_length,
+        bases: Bases::NONE,
         record: record.bytes,
     }
 }

@@ -5,8 +5,8 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 use tegula_format::{
-    BlockSet, ChunkId, Corruption, DELTA_TRAILER_BYTES, DeltaHeader, DeltaTrailer, ENVELOPE_BYTES,
-    RECORD_HEADER_BYTES, RecordHeader, Structure, envelope_length,
+    BlockSet, ChunkId, ChunkRules, Corruption, DELTA_TRAILER_BYTES, DeltaHeader, DeltaTrailer,
+    ENVELOPE_BYTES, RECORD_HEADER_BYTES, RecordHeader, Structure, envelope_length,
 };
 use tegula_io::{Buffer, RawSource};
 
@@ -241,8 +241,12 @@ impl Records<'_> {
             return Ok(None);
         }
         let head = self.at(offset, RECORD_HEADER_BYTES)?;
-        let header = RecordHeader::decode(head, file.header.block_size.bytes())
-            .map_err(file.damaged(offset))?;
+        let rules = ChunkRules {
+            block_size: file.header.block_size,
+            // Nobody writes them into streams yet, nor can apply them.
+            prefix_frames: false,
+        };
+        let header = RecordHeader::decode(head, &rules).map_err(file.damaged(offset))?;
         let bytes = Buffer::copied(self.at(offset, header.record_bytes())?);
         header.verify(&bytes).map_err(file.damaged(offset))?;
         self.hasher.update(&bytes);

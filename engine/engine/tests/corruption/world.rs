@@ -168,6 +168,7 @@ impl World {
         let options = InitOptions {
             block_size: BlockSize::MIN,
             zstd_level: 1,
+            ..InitOptions::default()
         };
         let store = Store::init(environment(&storage, 1), options).unwrap();
         let engine = Engine::new(store, Workers::Inline);
@@ -312,7 +313,11 @@ impl SegmentMap {
         let trailer = SegmentTrailer::decode(&bytes[trailer..], bytes.len() as u64).unwrap();
         let toc_offset = usize::try_from(trailer.toc_offset).unwrap();
         let toc = &bytes[toc_offset..toc_offset + trailer.toc_bytes()];
-        let rows = trailer.decode_toc(toc, BlockSize::MIN).unwrap();
+        let rules = tegula_format::ChunkRules {
+            block_size: BlockSize::MIN,
+            prefix_frames: true,
+        };
+        let rows = trailer.decode_toc(toc, &rules).unwrap().rows().to_vec();
         assert_eq!(
             SegmentHeader::decode(bytes).unwrap().encode().len() as u64,
             SEGMENT_DATA_START

@@ -4,6 +4,7 @@
 //! gone through once, however many images lie on it.
 
 use super::{Finding, Verification, blank_finding, finding, missing_finding, path_of};
+use crate::index::preference;
 use crate::{Index, Layer, LayerStack, LiveSet, Session, StoreError, layer, parallel, paths};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use tegula_format::{
@@ -108,7 +109,7 @@ impl Session {
         let bad: HashSet<Place> = result.damage.rows.iter().map(|row| row.place).collect();
         let find = |id: ChunkId| {
             let whole = |row: &RunRow| !bad.contains(&row.place) && index.is_usable(row.place);
-            let row = index.places(&id).filter(whole).min_by_key(|row| row.place);
+            let row = index.places(&id).filter(whole).min_by_key(preference);
             row.map(|row| row.place).ok_or(id)
         };
         let mut places = LiveSet::default();

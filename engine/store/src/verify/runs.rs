@@ -46,7 +46,7 @@ impl<'a> RunCheck<'a> {
             .filter_map(|position| Some((position, missing(position)?)))
             .collect();
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.rows.insert(number, table.rows.len());
+        seen.rows.insert(number, table.rows().len());
         seen.missing.extend(missing);
     }
 

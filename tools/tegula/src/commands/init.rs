@@ -30,6 +30,11 @@ pub(crate) struct Init {
         value_parser = clap::value_parser!(i32).range(i64::from(ZSTD_LEVEL_MIN)..=i64::from(ZSTD_LEVEL_MAX)),
     )]
     zstd_level: i32,
+
+    /// Store every chunk by itself, never as what differs from similar ones: takes more space, and older versions of
+    /// tegula can read it
+    #[arg(long)]
+    no_prefix_frames: bool,
 }
 
 fn block_size(text: &str) -> Result<BlockSize, String> {
@@ -44,6 +49,7 @@ struct Made {
     id: String,
     block_size: u32,
     zstd_level: i32,
+    prefix_frames: bool,
 }
 
 impl Report for Made {
@@ -67,6 +73,7 @@ impl Init {
         let options = InitOptions {
             block_size: self.block_size,
             zstd_level: self.zstd_level,
+            prefix_frames: !self.no_prefix_frames,
         };
         let (engine, remark) = Engine::init(path, context.backend, options)?;
         context.remark(remark);
@@ -76,6 +83,7 @@ impl Init {
             id: config.id.to_string(),
             block_size: config.block_size.bytes(),
             zstd_level: config.zstd_level,
+            prefix_frames: config.prefix_frames,
         })?;
         Ok(Outcome::Done)
     }

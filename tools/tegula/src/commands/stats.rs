@@ -31,6 +31,7 @@ struct Numbers {
     segments: u64,
     block_size: u32,
     zstd_level: i32,
+    prefix_frames: bool,
     dedup_ratio: f64,
     compression_ratio: f64,
 }
@@ -53,6 +54,8 @@ impl Report for Numbers {
         if verbose {
             table.pair("block size", units::size(self.block_size.into()));
             table.pair("zstd level", self.zstd_level);
+            let frames = if self.prefix_frames { "yes" } else { "no" };
+            table.pair("prefix frames", frames);
         }
         table.to_string()
     }
@@ -75,6 +78,7 @@ impl Stats {
             segments: numbers.segments,
             block_size: config.block_size.bytes(),
             zstd_level: config.zstd_level,
+            prefix_frames: config.prefix_frames,
             dedup_ratio: numbers.dedup_ratio(),
             compression_ratio: numbers.compression_ratio(),
         })?;

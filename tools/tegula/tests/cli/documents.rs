@@ -77,6 +77,7 @@ fn init_put_show_and_ls_have_their_keys() {
             ("id", Is::Text),
             ("block_size", Is::Count),
             ("zstd_level", Is::Count),
+            ("prefix_frames", Is::Flag),
         ],
     );
     let disk = world.disk("disk", &[1, 0]);
@@ -210,6 +211,7 @@ fn stats_and_du_have_their_keys() {
             ("segments", Is::Count),
             ("block_size", Is::Count),
             ("zstd_level", Is::Count),
+            ("prefix_frames", Is::Flag),
             ("dedup_ratio", Is::Number),
             ("compression_ratio", Is::Number),
         ],
