@@ -11,8 +11,11 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// Every descriptor is closed on exec, none follows a symbolic link.
-const ALWAYS: OFlags = OFlags::CLOEXEC.union(OFlags::NOFOLLOW);
+/// Every descriptor is closed on exec, none follows a symbolic link, and none waits for somebody at the other end, as a
+/// FIFO that was put where a file should be would have it. Regular files know nothing of the last.
+const ALWAYS: OFlags = OFlags::CLOEXEC
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK);
 
 /// The umask takes away what the operator does not want to give.
 const FILE_MODE: Mode = Mode::from_raw_mode(0o666);

@@ -454,6 +454,14 @@ mod tests {
         let socket = place.path().join("socket");
         let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         assert!(storage.open(&StorePath::new("socket")).is_err());
+        // Nobody writes into it: opening it must not wait for that.
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        let fifo = place.path().join("fifo");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, mode).unwrap();
+        let error = storage.open(&StorePath::new("fifo")).unwrap_err();
+        assert!(crate::is_bad_medium(&error), "{error:?}");
+        let lock = storage.try_lock(&StorePath::new("fifo"), LockMode::Exclusive);
+        assert!(lock.is_ok_and(|lock| lock.is_some()));
         let missing = FileStorage::open(&place.path().join("absent")).unwrap_err();
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
         assert!(FileStorage::open(&socket).is_err());
