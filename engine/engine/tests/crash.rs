@@ -1,7 +1,7 @@
 //! Failures and crashes at every storage call: what was acknowledged stays, what was not is there whole or not at all,
 //! and the store always opens.
 //!
-//! `TEGULA_SWEEP=deep` draws more states of the disk for each crash and crashes recovery at every call for each.
+//! `TEGULA_SWEEP=deep` draws more states of the disk for each crash, and crashes recovery at every call.
 
 #![expect(
     clippy::unwrap_used,
@@ -9,6 +9,7 @@
     reason = "a test ends at the first surprise"
 )]
 
+use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -329,52 +330,70 @@ fn an_error_at_any_call_loses_nothing_and_leaves_nothing() {
 
 #[test]
 fn a_crash_at_any_call_loses_nothing_acknowledged_and_shows_nothing_partial() {
-    let draws = if deep() { 64 } else { 6 };
-    let (mut states, mut recoveries) = (0, 0);
-    for scenario in scenarios() {
-        let base = prepared(&scenario);
-        for call in 1.. {
-            let disk = base.after_kill();
-            let engine = open(&disk, 3).unwrap();
-            let opened = disk.calls();
-            disk.crash_at(opened + call);
-            let acknowledged = (scenario.act)(&engine).is_ok();
-            let reached = disk.has_crashed();
-            disk.crash();
-            drop(engine);
-            for draw in 0..draws {
-                let context = format!(
-                    "{}: crash at call {call}, draw {draw}: {}",
-                    scenario.name,
-                    disk.describe(opened + call)
-                );
-                let random = SeededRandom::new(draw * 1_000_003 + call);
-                let after = disk
-                    .after_crash(&mut |of| usize::try_from(random.next_u64() % of as u64).unwrap());
-                let allowed: &[&Model] = match acknowledged {
-                    true => &[&scenario.after],
-                    false => &[&scenario.before, &scenario.after],
-                };
-                states += 1;
-                check(&after.after_kill(), allowed, &context);
-                if draw == 0 || deep() {
-                    recoveries += crash_recovery(&after, allowed, &context);
-                }
-            }
-            if !reached {
-                break;
-            }
-        }
-    }
+    // Scenarios share nothing, and each takes as long as a core can give.
+    let sums = scenarios().into_par_iter().with_max_len(1).map(|scenario| {
+        let (states, recoveries) = crash_everywhere(&scenario);
+        println!(
+            "{}: {states} states after a crash, {recoveries} after a crash of recovery",
+            scenario.name
+        );
+        (states, recoveries)
+    });
+    let (states, recoveries) = sums.reduce(|| (0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
     println!("{states} states after a crash, {recoveries} after a crash of recovery");
 }
 
-/// Crashes what cleans up after a crash, at every call: the next put, which takes over abandoned segments, and a
-/// collection.
-fn crash_recovery(crashed: &SimDisk, allowed: &[&Model], context: &str) -> u64 {
+/// Crashes a scenario at every call. Returns how many states were checked after that, and after a crash of recovery.
+fn crash_everywhere(scenario: &Scenario) -> (u64, u64) {
+    let draws = if deep() { 64 } else { 6 };
+    let recovered = if deep() { u64::from(RECOVERY_STEP) } else { 1 };
+    let (mut states, mut recoveries) = (0, 0);
+    let base = prepared(scenario);
+    for call in 1.. {
+        let disk = base.after_kill();
+        let engine = open(&disk, 3).unwrap();
+        let opened = disk.calls();
+        disk.crash_at(opened + call);
+        let acknowledged = (scenario.act)(&engine).is_ok();
+        let reached = disk.has_crashed();
+        disk.crash();
+        drop(engine);
+        for draw in 0..draws {
+            let context = format!(
+                "{}: crash at call {call}, draw {draw}: {}",
+                scenario.name,
+                disk.describe(opened + call)
+            );
+            let random = SeededRandom::new(draw * 1_000_003 + call);
+            let after =
+                disk.after_crash(&mut |of| usize::try_from(random.next_u64() % of as u64).unwrap());
+            let allowed: &[&Model] = match acknowledged {
+                true => &[&scenario.after],
+                false => &[&scenario.before, &scenario.after],
+            };
+            states += 1;
+            check(&after.after_kill(), allowed, &context);
+            if draw < recovered {
+                recoveries +=
+                    crash_recovery(&after, allowed, draw % u64::from(RECOVERY_STEP), &context);
+            }
+        }
+        if !reached {
+            break;
+        }
+    }
+    (states, recoveries)
+}
+
+/// A crash of recovery at each of its calls, for each state, would take hours: each state has one call in so many, and
+/// the deep sweep has as many of them, so that every call comes in.
+const RECOVERY_STEP: u8 = 5;
+
+/// Crashes what cleans up after a crash, at the calls from the `first` on that [`RECOVERY_STEP`] leaves: the next put,
+/// which takes over abandoned segments, and a collection.
+fn crash_recovery(crashed: &SimDisk, allowed: &[&Model], first: u64, context: &str) -> u64 {
     let mut states = 0;
-    let step = if deep() { 1 } else { 5 };
-    for call in (1..).step_by(step) {
+    for call in (first + 1..).step_by(usize::from(RECOVERY_STEP)) {
         let disk = crashed.after_kill();
         let Ok(engine) = open(&disk, 5) else {
             panic!("{context}: the store does not open")

@@ -320,6 +320,44 @@ fn a_repair_does_no_harm_to_what_goes_on() {
 }
 
 #[test]
+fn what_a_session_finds_stays_while_it_lasts() {
+    explore("sessions × sessions × collections", COUNT, || {
+        let world = World::new(|first| {
+            first.put("old", &[1, 2, 3]).unwrap();
+            first.put("keep", &[3, 4]).unwrap();
+            first.rm("old").unwrap();
+        });
+        // As short as can be, so that many of them begin just when an epoch ends.
+        let look = |process: &Process| {
+            for _ in 0..6 {
+                let session = process.0.store().begin()?;
+                for kind in [1, 2, 3, 4] {
+                    let id = ChunkId::of(&bytes(&[kind]));
+                    let found = session.index()?.lookup(&id);
+                    if let Some(row) = found {
+                        session.read_chunk_at(&row)?;
+                    }
+                    assert!(found.is_some() || kind < 3, "{kind} is needed");
+                }
+            }
+            Ok(())
+        };
+        let sessions = [(); 2].map(|()| world.begin(look));
+        let collected = world.begin(|p| {
+            p.gc()?;
+            p.put("again", &[1, 5])?;
+            p.rm("again")?;
+            p.gc().map(drop)
+        });
+        for session in sessions {
+            session.end().unwrap();
+        }
+        collected.end().unwrap();
+        world.holds(&model([("keep", &[3, 4])]));
+    });
+}
+
+#[test]
 fn of_workers_that_meet_a_chunk_one_stores_it() {
     explore("three workers of one ingest", COUNT, || {
         let world = World::new(|first| first.put("keep", &[3, 4]).unwrap());

@@ -14,12 +14,11 @@ pub(crate) fn explore(history: &str, count: usize, run: fn()) {
     }
     let count = if deep() { count * 40 } else { count };
     let seed = seed();
-    println!("{history}: TEGULA_SEED={seed}");
     let mut ran = run_under(RandomScheduler::new_from_seed(seed, count), run);
     for depth in 3..=5 {
         ran += run_under(PctScheduler::new_from_seed(seed, depth, count), run);
     }
-    println!("{history}: {ran} interleavings");
+    println!("{history}: {ran} interleavings from TEGULA_SEED={seed}");
 }
 
 /// Makes sure that a history is decided by its schedule alone: each is run twice, and must go the same way.
