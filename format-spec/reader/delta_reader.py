@@ -105,6 +105,38 @@ def read_delta(data):
     return Delta(log2, base, virtual_size, digest, dict(zip(data_set, ids)), zero, records, record_bytes)
 
 
+def read_journal(data):
+    """Section 15.7. A journal without a whole seal is `Truncated`: nothing was changed."""
+    body, at = reader.open_envelope(b"TGJOURN\n", data)
+    delta, disk, log2 = body.take(32), [body.u64(), body.u64()], body.u8()
+    count, saved_count = body.u64(), body.u64()
+    body.end()
+    reader.read_block_size_log2(log2)
+    need_field(count <= 1 << 32, "rows", count)
+    need_field(saved_count <= count, "saved", saved_count)
+    saved_start = at + 40 * count
+    seal_start = saved_start + (saved_count << log2)
+    need(len(data) >= seal_start + 44, "Truncated", "there is no seal")
+    rows = []
+    for start in range(at, saved_start, 40):
+        id, kind, number = struct.unpack_from("<32sII", data, start)
+        need_field(kind <= 1, "kind", kind)
+        need_field(kind == 0 or number < saved_count, "number", number)
+        rows.append({"id": id.hex(), "kind": kind, "number": number})
+    saved = [data[start : start + (1 << log2)] for start in range(saved_start, seal_start, 1 << log2)]
+    magic, hash, checksum = struct.unpack_from("<8s32sI", data, seal_start)
+    need(magic == b"TGJSEALD", "BadMagic", f"no seal, but {magic!r}")
+    need(zlib.crc32(data[seal_start : seal_start + 40]) == checksum, "Checksum", "the seal has another checksum")
+    need(b3(data[:seal_start]) == hash, "Hash", "what is before the seal has another hash")
+    done = 0
+    for start in range(seal_start + 44, len(data) - 15, 16):
+        magic, steps, checksum = struct.unpack_from("<4sQI", data, start)
+        if magic == b"TGJM" and zlib.crc32(data[start : start + 12]) == checksum:
+            done = steps
+    shown = {"delta": delta.hex(), "disk": disk, "block_size_log2": log2, "rows": rows}
+    return shown | {"saved": [b3(chunk).hex() for chunk in saved], "done": done}
+
+
 def bytes_of_zeros(log2):
     return bytes(1 << log2)
 

@@ -397,6 +397,25 @@ def delta(block_size_log2, base, virtual_size, digest, data, zero, ids, records,
     return before + delta_trailer(before, **stated)
 
 
+# Section 15.7
+
+
+def journal_head(delta, disk, block_size_log2, rows, saved):
+    body = delta + u64(disk[0]) + u64(disk[1]) + u8(block_size_log2) + u64(rows) + u64(saved)
+    return envelope(b"TGJOURN\n", body)
+
+
+def with_crc(fields):
+    return fields + u32(crc(fields))
+
+
+def journal(delta, disk, block_size_log2, rows, saved, marks):
+    """`rows` are (chunk id, kind, number); `saved` are chunks."""
+    before = journal_head(delta, disk, block_size_log2, len(rows), len(saved))
+    before += b"".join(chunk_id + u32(kind) + u32(number) for chunk_id, kind, number in rows) + b"".join(saved)
+    return before + with_crc(b"TGJSEALD" + b3(before)) + b"".join(with_crc(b"TGJM" + u64(done)) for done in marks)
+
+
 # Payloads
 
 
@@ -1086,6 +1105,31 @@ def delta_vectors(v):
     bad("record-torn", "15.4", "a record that is cut short", torn, "Truncated")
 
 
+def journal_vectors(v):
+    (first, *_), (second, *_) = fives(), noise()
+    made = dict(delta=bytes([0x44] * 32), disk=(7, 9), block_size_log2=LOG2)
+    rows = [(b3(second), 1, 0), (b3(first), 0, 0)]
+    whole = journal(**made, rows=rows, saved=[second], marks=[1, 3])
+    shown = {
+        "delta": made["delta"].hex(), "disk": [7, 9], "block_size_log2": LOG2,
+        "rows": [{"id": id.hex(), "kind": kind, "number": number} for id, kind, number in rows], "saved": [b3(second).hex()], "done": 3,
+    }
+    v.good("journal.bin", "journal", "15.7", "one chunk saved, one that stays, three steps done", whole, shown)
+    v.good(
+        "journal-torn.bin", "journal", "15.7", "a mark that was cut off counts for nothing", whole[:-1],
+        shown | {"done": 1}, reencodes=False,
+    )
+
+    def bad(name, what, data, error, field=None):
+        v.bad(f"journal-{name}.bin", "journal", "15.7", what, data, error, field)
+
+    bad("saved", "more chunks saved than rows", journal(**made, rows=rows[:1], saved=[first, second], marks=[]), "Field", "saved")
+    bad("kind", "a row of kind 2", journal(**made, rows=[(b3(first), 2, 0)], saved=[], marks=[]), "Field", "kind")
+    bad("number", "a saved chunk that is not there", journal(**made, rows=[(b3(first), 1, 1)], saved=[first], marks=[]), "Field", "number")
+    bad("unsealed", "no seal", whole[: -32 - 44], "Truncated")
+    bad("hash", "another hash in the seal", patched(whole, len(whole) - 32 - 44, with_crc(b"TGJSEALD" + bytes(32))), "Hash")
+
+
 def digests():
     """Section 8. `blocks` names ids by "data" and counts blocks that read as zeros by "zeros"."""
     ids = numbered_ids(3)
@@ -1252,6 +1296,7 @@ def everything():
     image_vectors(v)
     state_vectors(v)
     delta_vectors(v)
+    journal_vectors(v)
     store = example_store(v)
     index = {
         "format_version": 1,

@@ -137,6 +137,7 @@ READERS = {
     "segment_header": lambda data, _: segment_fields(data)[1], "record": read_record, "segment": read_segment,
     "unsealed_segment": read_unsealed, "run": read_run, "layer": read_layer, "image_record": read_image_record,
     "gc_state": read_gc_state, "quarantine": read_quarantine, "delta": read_delta,
+    "journal": lambda data, _: delta_reader.read_journal(data),
 }
 
 

@@ -22,7 +22,7 @@ mod workers;
 pub use changed::ChangedBlocks;
 pub use delta::{
     DeltaApplied, DeltaDestination, DeltaError, DeltaReport, DeltaRequest, DeltaSource,
-    DeltaSummary, show_delta,
+    DeltaSummary, RawDeltaApplied, RawDeltaRequest, apply_delta_to_disk, show_delta,
 };
 pub use diff::{Diff, Extent, ExtentKind};
 pub use engine::{Engine, PutFile, PutFileReport};
@@ -39,7 +39,9 @@ pub use tegula_format::{
     BlockSize, DeltaEnd, ImageDigest, ImageName, ImageRecord, NameError, ZSTD_LEVEL_MAX,
     ZSTD_LEVEL_MIN,
 };
-pub use tegula_io::{Backend, BackendPreference, FileKind, SourceError, TargetError};
+pub use tegula_io::{
+    Backend, BackendPreference, Clock, FileKind, SourceError, SystemClock, TargetError,
+};
 pub use tegula_store::{
     CollectOptions, Collection, Depth, Environment, Finding, InitOptions, RepairReport, Store,
     StoreError, Verification,

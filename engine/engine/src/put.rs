@@ -291,7 +291,7 @@ fn at_or_error(chunk: &Result<(BlockIndex, ChunkId), StoreError>, block: BlockIn
 }
 
 /// Tells whether all bytes are zero. The first look at 64 bytes decides for nearly every block that is not.
-fn is_zero(block: &[u8]) -> bool {
+pub(crate) fn is_zero(block: &[u8]) -> bool {
     let (head, rest) = block.split_at_checked(64).unwrap_or((block, &[]));
     head.iter().all(|byte| *byte == 0)
         && rest

@@ -67,6 +67,11 @@ impl BlockSet {
             .map_or(0, |last| self.0.rank(last))
     }
 
+    /// Returns the block that has so many before it, or `None` past the last.
+    pub fn nth(&self, position: u32) -> Option<BlockIndex> {
+        self.0.select(position).map(BlockIndex::new)
+    }
+
     /// Returns how many blocks of the set lie in a run.
     pub fn count_in(&self, blocks: Blocks) -> u64 {
         clipped(&blocks).map_or(0, |range| self.0.range_cardinality(range))
@@ -250,5 +255,8 @@ mod tests {
             .map(|b| blocks.rank_before(BlockIndex::new(b)))
             .into();
         assert_eq!(ranks, [0, 0, 1, 1, 2, 3]);
+        let blocks: Vec<_> = (0..4).map(|n| blocks.nth(n)).collect();
+        let expected = [Some(2), Some(4), Some(9), None];
+        assert_eq!(blocks, expected.map(|block| block.map(BlockIndex::new)));
     }
 }

@@ -29,6 +29,8 @@ pub enum Structure {
     Delta,
     /// The trailer of a delta stream (SPEC 15.5).
     DeltaTrailer,
+    /// Journal of a delta that is applied in place (SPEC 15.7).
+    Journal,
 }
 
 impl fmt::Display for Structure {
@@ -46,6 +48,7 @@ impl fmt::Display for Structure {
             Self::Quarantine => "quarantine list",
             Self::Delta => "delta stream",
             Self::DeltaTrailer => "delta stream's trailer",
+            Self::Journal => "journal",
         })
     }
 }

@@ -17,6 +17,7 @@ mod gc_state;
 mod image_digest;
 mod image_name;
 mod image_record;
+mod journal;
 mod layer;
 mod place;
 mod quarantine;
@@ -39,6 +40,9 @@ pub use gc_state::{CONDEMNED_BYTES_MAX, GcState};
 pub use image_digest::{DIGEST_GROUP_BLOCKS, ImageDigest, ImageDigester};
 pub use image_name::{ImageName, NAME_BYTES_MAX, NameError};
 pub use image_record::{ImageRecord, ParentReference, RecordId};
+pub use journal::{
+    JOURNAL_MARK_BYTES, JOURNAL_ROW_BYTES, JournalHead, JournalMark, JournalRow, JournalSeal,
+};
 pub use layer::{
     LAYER_DEPTH_MAX, LAYER_PAGE_BYTES, LayerHeader, LayerId, LayerParts, LayerSections,
     LayerSummary,

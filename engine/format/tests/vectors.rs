@@ -14,9 +14,10 @@ use std::path::{Path, PathBuf};
 use tegula_format::{
     Bases, BlockIndex, BlockSet, BlockSize, ChunkId, ChunkRules, Codec, Corruption,
     DELTA_TRAILER_BYTES, DeltaEnd, DeltaHeader, DeltaParts, DeltaTrailer, GcState, Hex,
-    ImageDigest, ImageDigester, ImageName, ImageRecord, IngestId, LayerHeader, LayerId, LayerParts,
-    LayerSections, NameError, ParentReference, Place, QuarantineList, RunHeader, RunRow,
-    RunSections, SEGMENT_DATA_START, SEGMENT_TRAILER_BYTES, SegmentHeader, SegmentNumber,
+    ImageDigest, ImageDigester, ImageName, ImageRecord, IngestId, JOURNAL_MARK_BYTES,
+    JOURNAL_ROW_BYTES, JournalHead, JournalMark, JournalRow, JournalSeal, LayerHeader, LayerId,
+    LayerParts, LayerSections, NameError, ParentReference, Place, QuarantineList, RunHeader,
+    RunRow, RunSections, SEGMENT_DATA_START, SEGMENT_TRAILER_BYTES, SegmentHeader, SegmentNumber,
     SegmentTrailer, StoreConfig, Structure, Toc, TocRow, encode_record, encode_run,
 };
 
@@ -91,6 +92,7 @@ fn read(vector: &Value, bytes: &[u8]) -> Reading {
         "gc_state" => gc_state(bytes),
         "quarantine" => quarantine(bytes),
         "delta" => delta(bytes),
+        "journal" => journal(bytes),
         other => panic!("{other} is no structure"),
     }
 }
@@ -454,6 +456,53 @@ fn delta(bytes: &[u8]) -> Reading {
     Ok((
         fields,
         [&head[..], &id_bytes, records, &trailer.encode()].concat(),
+    ))
+}
+
+fn journal(bytes: &[u8]) -> Reading {
+    let head = JournalHead::decode(part(bytes, 0, JournalHead::BYTES))?;
+    let (_, rest) = cut(bytes, JournalHead::BYTES as u64)?;
+    let (row_bytes, rest) = cut(rest, head.rows_bytes())?;
+    let (saved, rest) = cut(rest, head.saved_bytes())?;
+    let (seal, marks) = cut(rest, JournalSeal::BYTES as u64)?;
+    let rows: Result<Vec<_>, _> = row_bytes
+        .chunks_exact(JOURNAL_ROW_BYTES)
+        .map(|row| JournalRow::decode(row, &head))
+        .collect();
+    let rows = rows?;
+    let seal = JournalSeal::decode(seal)?;
+    let before = part(bytes, 0, JournalHead::BYTES + row_bytes.len() + saved.len());
+    if *blake3::hash(before).as_bytes() != seal.hash {
+        return Err(Corruption::Hash {
+            what: Structure::Journal,
+            part: "what is before the seal",
+        });
+    }
+    let marks: Vec<_> = marks
+        .chunks_exact(JOURNAL_MARK_BYTES)
+        .filter_map(|mark| JournalMark::decode(mark).ok())
+        .collect();
+    let shown_row = |(id, row): &(ChunkId, JournalRow)| {
+        let (kind, number) = match row {
+            JournalRow::Block(block) => (0, block.get()),
+            JournalRow::Saved(at) => (1, *at),
+        };
+        json!({ "id": id.to_string(), "kind": kind, "number": number })
+    };
+    let chunks = saved.chunks_exact(head.block_size.as_usize());
+    let fields = json!({
+        "delta": Hex(&head.delta).to_string(),
+        "disk": [head.disk.0, head.disk.1],
+        "block_size_log2": head.block_size.log2(),
+        "rows": rows.iter().map(shown_row).collect::<Vec<_>>(),
+        "saved": chunks.map(|chunk| ChunkId::of(chunk).to_string()).collect::<Vec<_>>(),
+        "done": marks.last().map_or(0, |mark| mark.done),
+    });
+    let again: Vec<u8> = rows.iter().flat_map(|(id, row)| row.encode(id)).collect();
+    let marks: Vec<u8> = marks.iter().flat_map(JournalMark::encode).collect();
+    Ok((
+        fields,
+        [&head.encode()[..], &again, saved, &seal.encode(), &marks].concat(),
     ))
 }
 

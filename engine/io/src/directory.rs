@@ -68,6 +68,14 @@ impl Directory {
         }
     }
 
+    /// Opens a file to read and write, and creates it, for its owner alone, if it is absent.
+    pub(crate) fn open_or_create_private(&self, name: &Path) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NONBLOCK | ALWAYS;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let opened = retry_on_intr(|| rustix::fs::openat(&self.descriptor, name, flags, mode))?;
+        Ok(File::from(opened))
+    }
+
     fn open_at(&self, name: &Path, flags: OFlags) -> io::Result<File> {
         let opened = retry_on_intr(|| {
             rustix::fs::openat(&self.descriptor, name, flags | ALWAYS, FILE_MODE)

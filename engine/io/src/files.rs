@@ -265,6 +265,15 @@ fn map_file(file: &File, length: usize) -> io::Result<Mmap> {
     unsafe { MmapOptions::new().len(length).map(file) }
 }
 
+/// Maps a file that has no name and that the caller gives away.
+pub(crate) fn map_scratch(file: File, bytes: u64) -> io::Result<Mapped> {
+    let length = usize::try_from(bytes).map_err(io::Error::other)?;
+    // SAFETY: the bytes must neither change nor go away while they are mapped. The file has no name, so nobody else can
+    // open it, and its only handle is dropped here: there is nobody left to write to it or cut it.
+    let map = unsafe { MmapOptions::new().len(length).map(&file)? };
+    Ok(Mapped::of(FileMap(map)))
+}
+
 /// Reads exactly `length` bytes into memory that is not cleared first.
 pub(crate) fn read_buffer(file: impl AsFd, offset: u64, length: usize) -> io::Result<Buffer> {
     let mut buffer = Buffer::with_capacity(length);

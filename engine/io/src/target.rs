@@ -159,6 +159,20 @@ impl TargetFile {
         self.disk.is_block_device()
     }
 
+    /// Returns what tells this disk from every other one that is there now: the numbers of its file system and its file,
+    /// or, of a block device, of the device.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    pub fn identity(&self) -> io::Result<(u64, u64)> {
+        use std::os::unix::fs::MetadataExt;
+        let metadata = self.disk.file().metadata()?;
+        Ok(match self.is_block_device() {
+            true => (0, metadata.rdev()),
+            false => (metadata.dev(), metadata.ino()),
+        })
+    }
+
     /// Makes a regular file this long; new bytes are a hole.
     ///
     /// # Errors

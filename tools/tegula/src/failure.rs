@@ -191,6 +191,27 @@ fn delta_hint(error: &DeltaError) -> Option<&'static str> {
         DeltaError::OtherBlockSize { .. } => {
             "a delta is for stores with its own block size; `tegula init --block-size` makes one"
         }
+        DeltaError::OtherDisk { .. } | DeltaError::OtherLength { .. } => {
+            "nothing was written; a delta is applied only to the image it starts from"
+        }
+        DeltaError::StartsFromNothing { .. } => {
+            "give it an empty file, or apply it in a store and get the image from there"
+        }
+        DeltaError::DiskDiffers { .. } => {
+            "somebody else writes to the disk: stop them, then run the same command again"
+        }
+        DeltaError::Journal { source, .. } => return system_hint(source.kind()),
+        DeltaError::JournalNeeded { .. } => {
+            "--journal PATH names one; not in memory: it is needed if the machine stops in between"
+        }
+        DeltaError::JournalBusy { .. } => "try again when it is done",
+        DeltaError::JournalOfAnother { .. } => {
+            "finish what it was begun for; if that disk is gone or was restored, remove the journal"
+        }
+        DeltaError::NotAJournal { .. } => "name another file with --journal",
+        DeltaError::JournalDamaged { .. } => {
+            "the disk may be changed in part; restore it, then remove the journal"
+        }
         DeltaError::BaseMissing { .. } => {
             "put that image first, under any name; `tegula ls --json` shows the digests of those that are here"
         }

@@ -183,7 +183,7 @@ fn store_records(
             Ok((!window.is_empty()).then_some(window))
         },
         |record: StreamRecord| {
-            verify(file, &record)?;
+            decoded(file, &record)?;
             let new = !ingest.has_or_claim(&record.id());
             Ok::<_, EngineError>(new.then(|| as_stored(record)))
         },
@@ -198,16 +198,19 @@ fn store_records(
     )
 }
 
-/// Makes sure that a record's bytes are the chunk it names.
-fn verify(file: &DeltaFile<'_>, record: &StreamRecord) -> Result<(), DeltaError> {
+/// Returns the chunk that a record holds, once it is known to be the one it names.
+pub(super) fn decoded(file: &DeltaFile<'_>, record: &StreamRecord) -> Result<Buffer, DeltaError> {
     let id = record.id();
     let mut block = Buffer::stale(file.header().block_size.as_usize());
-    decode_record(&record.bytes, &id, &mut block).map_err(|source| DeltaError::Chunk {
-        name: file.name().to_owned(),
-        offset: record.offset,
-        id,
-        source,
-    })
+    match decode_record(&record.bytes, &id, &mut block) {
+        Ok(()) => Ok(block),
+        Err(source) => Err(DeltaError::Chunk {
+            name: file.name().to_owned(),
+            offset: record.offset,
+            id,
+            source,
+        }),
+    }
 }
 
 /// A record goes into the store as it stands in the stream.

@@ -78,6 +78,92 @@ pub enum DeltaError {
         /// The digest of what it makes.
         found: ImageDigest,
     },
+    /// The disk is not the image that the delta starts from.
+    #[error(
+        "{disk} is not the image that {name} starts from: it has digest {found}, not {expected}"
+    )]
+    OtherDisk {
+        /// The disk.
+        disk: String,
+        /// The stream.
+        name: String,
+        /// The base's digest.
+        expected: ImageDigest,
+        /// The disk's.
+        found: ImageDigest,
+    },
+    /// The disk has not the length of the image that the delta starts from.
+    #[error("{disk} has {found} bytes, the image that {name} starts from has {expected}")]
+    OtherLength {
+        /// The disk.
+        disk: String,
+        /// The stream.
+        name: String,
+        /// The base's length.
+        expected: u64,
+        /// The disk's.
+        found: u64,
+    },
+    /// The stream starts from nothing, and the disk is something.
+    #[error("{name} starts from nothing and would overwrite all of {disk}")]
+    StartsFromNothing {
+        /// The disk.
+        disk: String,
+        /// The stream.
+        name: String,
+    },
+    /// The disk was changed by somebody else while the delta was applied.
+    #[error("{disk} has digest {found} after all was written, not {expected}")]
+    DiskDiffers {
+        /// The disk.
+        disk: String,
+        /// The target's digest.
+        expected: ImageDigest,
+        /// The disk's.
+        found: ImageDigest,
+    },
+    /// The disk is a device, and nothing durable can be kept beside it.
+    #[error("{disk} is a block device, and no place was named for its journal")]
+    JournalNeeded {
+        /// The disk.
+        disk: String,
+    },
+    /// The journal could not be read or written.
+    #[error("journal {path}")]
+    Journal {
+        /// The journal.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another process is applying a delta with this journal.
+    #[error("journal {path} is in use by another process")]
+    JournalBusy {
+        /// The journal.
+        path: String,
+    },
+    /// The journal belongs to another delta or another disk, to which that delta was applied in part.
+    #[error("journal {path} is that of another {of}")]
+    JournalOfAnother {
+        /// The journal.
+        path: String,
+        /// What is another one: the delta, or the disk.
+        of: &'static str,
+    },
+    /// The file that is to be the journal is something else.
+    #[error("{path} is no journal of ours")]
+    NotAJournal {
+        /// The file.
+        path: String,
+    },
+    /// The journal is damaged.
+    #[error("journal {path} is damaged")]
+    JournalDamaged {
+        /// The journal.
+        path: String,
+        /// What is wrong with it.
+        source: Corruption,
+    },
 }
 
 impl DeltaError {

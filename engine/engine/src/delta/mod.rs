@@ -10,6 +10,7 @@
 pub(crate) mod apply;
 pub(crate) mod create;
 mod error;
+mod raw;
 mod show;
 mod sink;
 mod sorted;
@@ -19,4 +20,5 @@ mod walk;
 pub use apply::{DeltaApplied, DeltaRequest, DeltaSource};
 pub use create::{DeltaDestination, DeltaReport};
 pub use error::DeltaError;
+pub use raw::{RawDeltaApplied, RawDeltaRequest, apply_delta_to_disk};
 pub use show::{DeltaSummary, show_delta};

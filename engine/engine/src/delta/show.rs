@@ -3,12 +3,13 @@
 use super::stream::{DeltaFile, StreamBytes};
 use super::{DeltaError, DeltaSource};
 use crate::{EngineError, Extent, ExtentKind, Task};
+use std::io::Read;
 use std::path::Path;
 use tegula_format::{
     BlockSet, BlockSize, Corruption, DELTA_TRAILER_BYTES, DeltaEnd, DeltaHeader,
     RECORD_HEADER_BYTES, Structure,
 };
-use tegula_io::RawSource;
+use tegula_io::{RawSource, Scratch};
 
 /// Bytes taken at once from a stream that comes in order; its header is always in the first of them.
 const PIECE_BYTES: usize = 1 << 20;
@@ -90,9 +91,11 @@ pub fn show_delta(path: &Path, task: Task<'_>) -> Result<DeltaSummary, EngineErr
     Ok(DeltaSummary::of(&file))
 }
 
-fn open(path: &Path) -> Result<Box<dyn StreamBytes>, EngineError> {
+pub(super) fn open(path: &Path) -> Result<Box<dyn StreamBytes>, EngineError> {
     Ok(Box::new(RawSource::open(path)?))
 }
+
+const INPUT: &str = "the input";
 
 impl DeltaSource<'_> {
     /// Opens a stream; one that comes in order is first gathered in the store.
@@ -104,50 +107,79 @@ impl DeltaSource<'_> {
         match self {
             Self::File(path) => Ok(DeltaFile::open(path.display().to_string(), open(path)?)?),
             Self::Stream(stream) => {
-                const NAME: &str = "the input";
                 let mut spool = tegula_store::Spool::new(session);
-                let mut piece = vec![0; PIECE_BYTES];
-                let (mut offset, mut limit) = (0, None);
-                loop {
-                    task.check()?;
-                    let bytes = crate::put::read_full(stream, &mut piece).map_err(|source| {
-                        DeltaError::Read {
-                            name: NAME.to_owned(),
-                            offset,
-                            source,
-                        }
-                    })?;
-                    let piece = piece.get(..bytes).unwrap_or_default();
-                    // What is no delta, or goes on longer than any delta of its kind, is not waited for.
-                    let longest = match limit {
-                        Some(longest) => longest,
-                        None => longest_stream(piece).map_err(|source| DeltaError::Damaged {
-                            name: NAME.to_owned(),
-                            offset,
-                            source,
-                        })?,
-                    };
-                    limit = Some(longest);
-                    offset += bytes as u64;
-                    if offset > longest {
-                        let (name, have) = (NAME.to_owned(), offset);
-                        let (what, need) = (Structure::Delta, longest);
-                        let source = Corruption::Truncated { what, need, have };
-                        return Err(DeltaError::Damaged {
-                            name,
-                            offset: 0,
-                            source,
-                        }
-                        .into());
-                    }
-                    spool.append(piece)?;
-                    (task.progress)(offset, None);
-                    if bytes < PIECE_BYTES {
-                        break;
-                    }
-                }
-                Ok(DeltaFile::open(NAME.to_owned(), Box::new(spool.finish()?))?)
+                gather(stream, task, |piece| Ok(spool.append(piece)?))?;
+                Ok(DeltaFile::open(
+                    INPUT.to_owned(),
+                    Box::new(spool.finish()?),
+                )?)
             }
+        }
+    }
+
+    /// Opens a stream; one that comes in order is first gathered in a directory.
+    pub(super) fn into_file_in(
+        self,
+        directory: &Path,
+        task: Task<'_>,
+    ) -> Result<DeltaFile<'static>, EngineError> {
+        match self {
+            Self::File(path) => Ok(DeltaFile::open(path.display().to_string(), open(path)?)?),
+            Self::Stream(stream) => {
+                let failed = |source| scratch_error(directory, source);
+                let mut scratch = Scratch::new(directory);
+                gather(stream, task, |piece| scratch.append(piece).map_err(failed))?;
+                let gathered = scratch.finish().map_err(failed)?;
+                Ok(DeltaFile::open(INPUT.to_owned(), Box::new(gathered))?)
+            }
+        }
+    }
+}
+
+/// What is told if a directory does not take what is gathered there.
+pub(super) fn scratch_error(directory: &Path, source: std::io::Error) -> EngineError {
+    EngineError::WriteTarget {
+        name: format!("a temporary file in {}", directory.display()),
+        source,
+    }
+}
+
+/// Takes all of a stream. What is no delta, or goes on longer than any delta of its kind, is not waited for.
+fn gather(
+    stream: &mut (dyn Read + Send),
+    task: Task<'_>,
+    mut append: impl FnMut(&[u8]) -> Result<(), EngineError>,
+) -> Result<(), EngineError> {
+    let damaged = |source| DeltaError::Damaged {
+        name: INPUT.to_owned(),
+        offset: 0,
+        source,
+    };
+    let mut piece = vec![0; PIECE_BYTES];
+    let (mut have, mut limit) = (0, None);
+    loop {
+        task.check()?;
+        let bytes =
+            crate::put::read_full(stream, &mut piece).map_err(|source| DeltaError::Read {
+                name: INPUT.to_owned(),
+                offset: have,
+                source,
+            })?;
+        let piece = piece.get(..bytes).unwrap_or_default();
+        let need = match limit {
+            Some(need) => need,
+            None => longest_stream(piece).map_err(damaged)?,
+        };
+        limit = Some(need);
+        have += bytes as u64;
+        if have > need {
+            let what = Structure::Delta;
+            return Err(damaged(Corruption::Truncated { what, need, have }).into());
+        }
+        append(piece)?;
+        (task.progress)(have, None);
+        if bytes < PIECE_BYTES {
+            return Ok(());
         }
     }
 }

@@ -34,6 +34,12 @@ impl<'a> SortedIds<'a> {
         rest.get(..length).unwrap_or_default()
     }
 
+    /// Returns the id at a position of the table.
+    pub(super) fn id(&self, position: u32) -> ChunkId {
+        let id = id_at(self.ids, position).first_chunk();
+        ChunkId::from_bytes(*id.expect("because an id has 32 bytes"))
+    }
+
     /// Returns the first position of each distinct id.
     pub(super) fn first_positions(&self) -> impl Iterator<Item = u32> + '_ {
         self.order

@@ -8,7 +8,7 @@ use tegula_format::{
     BlockSet, ChunkId, ChunkRules, Corruption, DELTA_TRAILER_BYTES, DeltaHeader, DeltaTrailer,
     ENVELOPE_BYTES, RECORD_HEADER_BYTES, RecordHeader, Structure, envelope_length,
 };
-use tegula_io::{Buffer, RawSource};
+use tegula_io::{Buffer, Mapped, RawSource};
 
 /// Bytes read at once.
 const PIECE_BYTES: usize = 1 << 20;
@@ -38,14 +38,26 @@ impl StreamBytes for tegula_store::Spooled<'_> {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        let start = usize::try_from(offset).ok();
-        let end = start.and_then(|start| start.checked_add(buffer.len()));
-        let found = start
-            .zip(end)
-            .and_then(|(start, end)| self.as_slice().get(start..end));
-        buffer.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
+        copy_from(self.as_slice(), buffer, offset)
     }
+}
+
+impl StreamBytes for Mapped {
+    fn bytes(&self) -> u64 {
+        self.as_slice().len() as u64
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        copy_from(self.as_slice(), buffer, offset)
+    }
+}
+
+fn copy_from(bytes: &[u8], buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    let start = usize::try_from(offset).ok();
+    let rest = start.and_then(|start| bytes.get(start..));
+    let found = rest.and_then(|rest| rest.get(..buffer.len()));
+    buffer.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
+    Ok(())
 }
 
 /// A delta stream whose header, tables and trailer were read and checked. Its records were not yet looked at.

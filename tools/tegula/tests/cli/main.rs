@@ -12,6 +12,7 @@
 
 mod damage;
 mod deltas;
+mod deltas_in_place;
 mod demo;
 mod destinations;
 mod documents;

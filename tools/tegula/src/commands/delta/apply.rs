@@ -14,16 +14,26 @@ use serde::Serialize;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tegula_engine::{DeltaApplied, DeltaRequest, DeltaSource, ImageName, Task};
+use tegula_engine::{
+    Clock, DeltaApplied, DeltaRequest, DeltaSource, ImageName, RawDeltaRequest, SystemClock, Task,
+    apply_delta_to_disk,
+};
 
 const EXAMPLES: &str = "\
 Examples:
   tegula delta apply web-1.delta web-1
   tegula delta apply - web-1 < web-1.delta
   tegula delta apply nightly.delta nightly --replace
+  tegula delta apply web-1.delta --raw /dev/vg0/web-1 --journal /var/tmp/web-1.journal
+  tegula delta apply web-1.delta --raw disk.raw --dry-run
 
-The store must have the image that the delta starts from, by content: its name does not matter. The
-new image is there, verified and durable, once the command ends well; otherwise nothing is changed.";
+NAME: the store must have the image that the delta starts from, by content; its name there does not
+matter. The new image is there, verified and durable, once the command ends well; otherwise nothing is
+changed.
+
+--raw: DISK must be the image that the delta starts from; all of it is read to make sure. Its changed
+blocks are written in place. What the command was stopped at, by whatever, it goes on with when it is
+run again; until then DISK is neither the one image nor the other. No store is needed.";
 
 /// Make an image of a delta and the image it starts from
 #[derive(Debug, Args)]
@@ -33,12 +43,24 @@ pub(crate) struct Apply {
     file: PathBuf,
 
     /// The new image's name
-    #[arg(value_parser = ImageName::parse)]
-    name: ImageName,
+    #[arg(value_parser = ImageName::parse, conflicts_with = "raw")]
+    name: Option<ImageName>,
 
     /// Take the place of an image of that name
-    #[arg(long)]
+    #[arg(long, conflicts_with = "raw")]
     replace: bool,
+
+    /// Patch this file or device in place instead
+    #[arg(long, value_name = "DISK")]
+    raw: Option<PathBuf>,
+
+    /// Where to keep what is needed to go on later [default, for a file: DISK.tegula-journal]
+    #[arg(long, value_name = "PATH")]
+    journal: Option<PathBuf>,
+
+    /// Only tell whether it can be done, and what would be
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// What was made.
@@ -98,6 +120,49 @@ impl Report for Applied {
     }
 }
 
+/// What became of a disk.
+#[derive(Debug, Serialize)]
+struct Patched {
+    disk: String,
+    digest: String,
+    virtual_size: u64,
+    dry_run: bool,
+    done_before: bool,
+    resumed: bool,
+    written_bytes: u64,
+    zeroed_bytes: u64,
+    saved_bytes: u64,
+    seconds: f64,
+}
+
+impl Report for Patched {
+    fn text(&self, verbose: bool) -> String {
+        let size = |bytes| units::size_exact(bytes, verbose);
+        let disk = units::printable(&self.disk);
+        if self.done_before {
+            return format!("{disk} holds the image already\n");
+        }
+        let how = match (self.dry_run, self.resumed) {
+            (true, _) => "would patch",
+            (_, true) => "went on with and patched",
+            _ => "patched",
+        };
+        let time = units::seconds(Duration::from_secs_f64(self.seconds));
+        let mut table = Table::of_pairs();
+        table.pair("  length", size(self.virtual_size));
+        table.pair("  written", size(self.written_bytes));
+        table.pair("  zeroed", size(self.zeroed_bytes));
+        table.pair("  saved", size(self.saved_bytes));
+        if verbose {
+            table.pair("  digest", &self.digest);
+        }
+        match self.dry_run {
+            true => format!("{how} {disk}\n{table}"),
+            false => format!("{how} {disk} in {time}\n{table}"),
+        }
+    }
+}
+
 impl Apply {
     pub(crate) fn run(&self, context: &Context) -> Result<Outcome, Failure> {
         let from_input = self.file == Path::new("-");
@@ -105,28 +170,85 @@ impl Apply {
             let message = "FILE - takes the delta from standard input, which is a terminal";
             return Err(usage::error(ErrorKind::InvalidValue, message).into());
         }
-        let engine = context.open()?;
+        if self.raw.is_none() && (self.journal.is_some() || self.dry_run) {
+            let message = "--journal and --dry-run are for --raw";
+            return Err(usage::error(ErrorKind::ArgumentConflict, message).into());
+        }
         let progress = Progress::begin(context.output, "apply");
         let task = Task {
             progress: &|done, total| progress.update(done, total),
             interrupted: context.interruption(),
         };
-        let clock = &engine.store().environment().clock;
-        let start = clock.elapsed();
         let mut input = InterruptibleInput::new(task.interrupted);
         let source = match from_input {
             true => DeltaSource::Stream(&mut input),
             false => DeltaSource::File(&self.file),
         };
+        match (&self.name, &self.raw) {
+            (Some(name), _) => {
+                let made = self.make_image(context, name, source, task)?;
+                drop(progress);
+                context.output.confirm(&made)?;
+            }
+            (None, Some(disk)) => {
+                let patched = self.patch(disk, source, task)?;
+                drop(progress);
+                context.output.confirm(&patched)?;
+            }
+            (None, None) => {
+                let message = "name the new image, or a disk with --raw";
+                return Err(usage::error(ErrorKind::MissingRequiredArgument, message).into());
+            }
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn make_image(
+        &self,
+        context: &Context,
+        name: &ImageName,
+        source: DeltaSource<'_>,
+        task: Task<'_>,
+    ) -> Result<Applied, Failure> {
+        let engine = context.open()?;
+        let clock = &engine.store().environment().clock;
+        let start = clock.elapsed();
         let request = DeltaRequest {
             source,
-            name: self.name.clone(),
+            name: name.clone(),
             replace: self.replace,
         };
         let applied = engine.apply_delta(request, task)?;
-        drop(progress);
         let time = clock.elapsed().saturating_sub(start);
-        context.output.confirm(&Applied::new(&applied, time))?;
-        Ok(Outcome::Done)
+        Ok(Applied::new(&applied, time))
+    }
+
+    fn patch<'d>(
+        &'d self,
+        disk: &'d Path,
+        source: DeltaSource<'d>,
+        task: Task<'_>,
+    ) -> Result<Patched, Failure> {
+        let clock = SystemClock;
+        let start = clock.elapsed();
+        let request = RawDeltaRequest {
+            source,
+            disk,
+            journal: self.journal.as_deref(),
+            dry_run: self.dry_run,
+        };
+        let applied = apply_delta_to_disk(request, task)?;
+        Ok(Patched {
+            disk: disk.display().to_string(),
+            digest: applied.target.digest.to_string(),
+            virtual_size: applied.target.virtual_size,
+            dry_run: self.dry_run,
+            done_before: applied.done_before,
+            resumed: applied.resumed,
+            written_bytes: applied.written_bytes,
+            zeroed_bytes: applied.zeroed_bytes,
+            saved_bytes: applied.saved_bytes,
+            seconds: clock.elapsed().saturating_sub(start).as_secs_f64(),
+        })
     }
 }
