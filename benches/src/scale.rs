@@ -140,7 +140,7 @@ pub(crate) fn layers(store: &Path, blocks: u64, children: u64) -> anyhow::Result
     engine
         .store()
         .rename(&ImageName::parse("renamed")?, &newest)?;
-    let (_, coalesced) = measure(|| Ok(engine.store().coalesce(&before)?))?;
+    let (_, coalesced) = measure(|| Ok(engine.store().flatten(&before, false)?))?;
     let (_, removed) = measure(|| Ok(engine.store().remove(&before)?))?;
     let mut measured = opened
         .clone()

@@ -1202,6 +1202,10 @@ def stacks():
             ["a0", "b1", "zero", "zero"],
         ),
         case("cut down to nothing", [level(2, {1: "c1"}), level(0, {}), base], ["zero", "c1"]),
+        case(
+            "the upper two layers of an image that shrinks, then grows again, folded into one",
+            [level(4, {3: "c3"}, [2]), base], ["a0", "a1", "zero", "c3"],
+        ),
     ]
 
 

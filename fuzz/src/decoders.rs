@@ -5,7 +5,7 @@ use crate::world::RULES;
 use std::collections::BTreeSet;
 use tegula_format::{
     BlockIndex, BlockSet, ChunkId, Corruption, GcState, ImageName, ImageRecord, LayerHeader,
-    LayerParts, LayerSections, NAME_BYTES_MAX, QuarantineList, RunHeader, RunSections,
+    LayerIds, LayerParts, LayerSections, NAME_BYTES_MAX, QuarantineList, RunHeader, RunSections,
     SEGMENT_TRAILER_BYTES, SegmentHeader, SegmentTrailer, StoreConfig, Structure, encode_run,
     envelope_length,
 };
@@ -226,7 +226,7 @@ pub fn layer(data: &[u8]) {
                 parent: summary.parent.map(|parent| (parent, summary.depth - 1)),
                 data: &data,
                 zero: &zero,
-                ids: sections.ids(),
+                ids: &LayerIds::of(sections.ids()),
             }
             .encode();
             let again = [head.as_slice(), sections.ids()].concat();

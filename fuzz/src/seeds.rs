@@ -3,8 +3,9 @@
 use crate::world::{self, BLOCK, WORLD};
 use tegula_format::{
     BlockIndex, BlockSet, BlockSize, ChunkId, GcState, ImageDigest, ImageName, ImageRecord,
-    IngestId, LayerId, LayerParts, ParentReference, Place, QuarantineList, RecordId, RunRow,
-    SegmentHeader, SegmentNumber, Slot, StoreConfig, StoreId, Toc, encode_record, encode_run,
+    IngestId, LayerId, LayerIds, LayerParts, ParentReference, Place, QuarantineList, RecordId,
+    RunRow, SegmentHeader, SegmentNumber, Slot, StoreConfig, StoreId, Toc, encode_record,
+    encode_run,
 };
 use tegula_store::{compress, compress_with_bases};
 
@@ -263,7 +264,7 @@ pub fn layer() -> Vec<Vec<u8>> {
             parent,
             data,
             zero,
-            ids: &ids,
+            ids: &LayerIds::of(&ids),
         }
         .encode();
         [head, ids].concat()

@@ -180,7 +180,14 @@ fn change_store(engine: &Engine) {
         ..CollectOptions::default()
     };
     _ = engine.collect(&options);
-    _ = engine.store().coalesce(&name("child"));
+    _ = engine.store().coalesce(&name("child"), None);
+    _ = engine
+        .store()
+        .coalesce(&name("child"), Some(&name("other")));
+    _ = engine
+        .store()
+        .clone_image(&name("child"), &name("twin"), false);
+    _ = engine.store().flatten(&name("child"), true);
     _ = engine.store().rename(&name("other"), &name("moved"));
     _ = engine.store().remove(&name("parent"));
     _ = engine.collect(&options);

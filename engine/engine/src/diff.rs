@@ -1,11 +1,7 @@
 //! What differs between two images.
 
 use crate::{EngineError, OpenImage};
-use tegula_format::{BlockIndex, Blocks, ChunkId};
-use tegula_store::StoreError;
-
-/// Runs of candidate blocks with a smaller gap between them are looked at in one go.
-const GAP_BLOCKS: u64 = 256;
+use tegula_format::{BlockIndex, ChunkId};
 
 /// What a range of the newer image holds, where it differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,8 +42,6 @@ impl Diff {
     }
 }
 
-type Chunk = Result<(BlockIndex, ChunkId), StoreError>;
-
 /// Compares two images, related or not. Reads no chunk: related images cost what their own layers hold, unrelated
 /// ones a look at every id.
 pub(crate) fn diff(base: &OpenImage<'_>, image: &OpenImage<'_>) -> Result<Diff, EngineError> {
@@ -81,49 +75,15 @@ pub(crate) fn walk(
     let block_count = image.stack().block_count();
     let mut candidates = base.stack().may_differ(image.stack());
     candidates.truncate(block_count);
-    for run in joined(candidates.runs()) {
-        let mut ours = image.stack().chunks_in(run.clone()).peekable();
-        let mut theirs = base.stack().chunks_in(run).peekable();
-        loop {
-            let next = [block_of(ours.peek()), block_of(theirs.peek())]
-                .into_iter()
-                .flatten()
-                .min();
-            let Some(block) = next else { break };
-            let our = ours
-                .next_if(|chunk| block_of(Some(chunk)) == Some(block))
-                .transpose()?;
-            let their = theirs
-                .next_if(|chunk| block_of(Some(chunk)) == Some(block))
-                .transpose()?;
-            match (our, their) {
-                (Some((_, our)), Some((_, their))) if our == their => {}
-                (our, _) => each(block, our.map(|(_, id)| id))?,
-            }
+    let ours = image.stack().chunks_of(&candidates);
+    let theirs = base.stack().chunks_of(&candidates);
+    for (ours, theirs) in ours.zip(theirs) {
+        let ((block, ours), (_, theirs)) = (ours?, theirs?);
+        if ours != theirs {
+            each(block, ours)?;
         }
     }
     Ok(())
-}
-
-/// A damaged page has no block; it sorts first, so that its error comes out.
-fn block_of(chunk: Option<&Chunk>) -> Option<BlockIndex> {
-    chunk.map(|chunk| {
-        chunk
-            .as_ref()
-            .map_or(BlockIndex::new(0), |(block, _)| *block)
-    })
-}
-
-/// Joins runs with small gaps: walking over a gap costs less than beginning anew.
-fn joined(runs: impl Iterator<Item = Blocks>) -> impl Iterator<Item = Blocks> {
-    let mut runs = runs.peekable();
-    std::iter::from_fn(move || {
-        let mut run = runs.next()?;
-        while let Some(near) = runs.next_if(|next| next.start - run.end <= GAP_BLOCKS) {
-            run.end = near.end;
-        }
-        Some(run)
-    })
 }
 
 struct Extents<'a> {

@@ -14,7 +14,7 @@ use tegula_format::{ImageName, ImageRecord};
 use tegula_io::{BackendPreference, open_storage};
 use tegula_store::{
     CollectOptions, Collection, Depth, Environment, InitOptions, RepairReport, Repairs, Store,
-    StoreError, Verification,
+    Verification,
 };
 
 /// A disk in a file, to be put.
@@ -122,24 +122,7 @@ impl Engine {
     /// image is left, and nothing that collection does not take.
     pub fn put(&self, request: PutRequest<'_>, task: Task<'_>) -> Result<PutReport, EngineError> {
         let session = self.store.begin()?;
-        let report = put(&session, self.workers, request, task)?;
-        drop(session);
-        // The image is there whatever comes of this: it only keeps later reads from walking deep stacks.
-        match self.coalesce_if_deep(&report.record.name) {
-            Ok(Some(record)) => Ok(PutReport { record, ..report }),
-            _ => Ok(report),
-        }
-    }
-
-    /// Puts an image with a deep stack on a layer of its own; returns its new record.
-    fn coalesce_if_deep(&self, name: &ImageName) -> Result<Option<ImageRecord>, EngineError> {
-        let session = self.store.begin()?;
-        let deep = OpenImage::open(&session, name)?.stack().wants_coalescing();
-        drop(session);
-        match deep {
-            true => Ok(Some(self.store.coalesce(name)?)),
-            false => Ok(None),
-        }
+        put(&session, self.workers, request, task)
     }
 
     /// Puts in the disk that a regular file or block device holds.
@@ -289,13 +272,7 @@ impl Engine {
         task: Task<'_>,
     ) -> Result<DeltaApplied, EngineError> {
         let session = self.store.begin()?;
-        let applied = delta::apply::apply(&session, self.workers, request, task)?;
-        drop(session);
-        // The image is there whatever comes of this: it only keeps later reads from walking deep stacks.
-        match self.coalesce_if_deep(&applied.record.name) {
-            Ok(Some(record)) => Ok(DeltaApplied { record, ..applied }),
-            _ => Ok(applied),
-        }
+        delta::apply::apply(&session, self.workers, request, task)
     }
 
     /// Returns what some images cost, or all if none is named.
@@ -348,29 +325,8 @@ impl Engine {
     /// [`EngineError::Store`].
     pub fn collect(&self, options: &CollectOptions) -> Result<Collection, EngineError> {
         if !options.dry_run {
-            self.coalesce_deep()?;
+            self.store.coalesce_deep()?;
         }
         Ok(self.store.collect(options)?)
-    }
-
-    fn coalesce_deep(&self) -> Result<(), EngineError> {
-        for record in self.list()? {
-            let session = self.store.begin()?;
-            let deep = match OpenImage::open(&session, &record.name) {
-                Ok(image) => image.stack().wants_coalescing(),
-                // Removed or renamed since it was listed.
-                Err(EngineError::Store(StoreError::ImageNotFound { .. })) => continue,
-                Err(error) => return Err(error),
-            };
-            drop(session);
-            if deep {
-                match self.store.coalesce(&record.name) {
-                    Ok(_)
-                    | Err(StoreError::ImageNotFound { .. } | StoreError::ImageChanged { .. }) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
-        }
-        Ok(())
     }
 }

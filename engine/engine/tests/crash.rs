@@ -103,6 +103,20 @@ fn with_two(engine: &Engine) {
     put(engine, "child", &child(), Some("parent"), false).unwrap();
 }
 
+fn child_of_child() -> Vec<u8> {
+    image(&[1, 9, 3, 4, 11, 6, 7, 8, 0, 12])
+}
+
+fn with_grandchild(engine: &Engine) {
+    with_two(engine);
+    put(engine, "third", &child_of_child(), Some("child"), false).unwrap();
+}
+
+fn with_stranger(engine: &Engine) {
+    with_two(engine);
+    put(engine, "stranger", &image(&[1, 9, 31, 32]), None, false).unwrap();
+}
+
 fn with_garbage(engine: &Engine) {
     with_two(engine);
     put(engine, "other", &image(&[20, 21, 22]), None, false).unwrap();
@@ -130,6 +144,14 @@ fn scenarios() -> Vec<Scenario> {
     let only_child: Model = [("child".to_owned(), child())].into();
     let mut twin = two.clone();
     twin.insert("twin".to_owned(), child());
+    let mut grandchild = two.clone();
+    grandchild.insert("third".to_owned(), child_of_child());
+    let mut stranger = two.clone();
+    stranger.insert("stranger".to_owned(), image(&[1, 9, 31, 32]));
+    let mut rewritten = two.clone();
+    rewritten.insert("child".to_owned(), image(&[40, 41, 42, 43, 44, 45]));
+    let mut both_child = two.clone();
+    both_child.insert("parent".to_owned(), child());
     let scenario = |name, setup, act, before: &Model, after: &Model| Scenario {
         name,
         setup,
@@ -182,11 +204,67 @@ fn scenarios() -> Vec<Scenario> {
             &renamed,
         ),
         scenario(
-            "coalesce",
+            "flatten",
             with_two,
-            |e| Ok(e.store().coalesce(&name("child")).map(drop)?),
+            |e| Ok(e.store().flatten(&name("child"), true).map(drop)?),
             &two,
             &two,
+        ),
+        scenario(
+            "coalesce",
+            with_grandchild,
+            |e| Ok(e.store().coalesce(&name("third"), None).map(drop)?),
+            &grandchild,
+            &grandchild,
+        ),
+        scenario(
+            "coalesce onto a stranger",
+            with_stranger,
+            |e| {
+                let onto = name("stranger");
+                Ok(e.store().coalesce(&name("child"), Some(&onto)).map(drop)?)
+            },
+            &stranger,
+            &stranger,
+        ),
+        scenario(
+            "clone",
+            with_two,
+            |e| {
+                let store = e.store();
+                Ok(store
+                    .clone_image(&name("child"), &name("twin"), false)
+                    .map(drop)?)
+            },
+            &two,
+            &twin,
+        ),
+        scenario(
+            "clone in place of another",
+            with_two,
+            |e| {
+                let store = e.store();
+                Ok(store
+                    .clone_image(&name("child"), &name("parent"), true)
+                    .map(drop)?)
+            },
+            &two,
+            &both_child,
+        ),
+        scenario(
+            "a put of so many changes that it is folded",
+            with_two,
+            |e| {
+                put(
+                    e,
+                    "child",
+                    &image(&[40, 41, 42, 43, 44, 45]),
+                    Some("parent"),
+                    true,
+                )
+            },
+            &two,
+            &rewritten,
         ),
         scenario(
             "collect and compact",

@@ -170,7 +170,11 @@ fn the_same_pair_gives_the_same_stream() {
     let (first, _) = world.create(Some("base"), "target");
     assert!(world.create(Some("base"), "target").0 == first);
     // How the images are layered makes no difference.
-    world.engine.store().coalesce(&name("target")).unwrap();
+    world
+        .engine
+        .store()
+        .flatten(&name("target"), false)
+        .unwrap();
     assert!(world.create(Some("base"), "target").0 == first);
 }
 

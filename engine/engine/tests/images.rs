@@ -133,9 +133,11 @@ fn the_same_bytes_have_the_same_digest_however_they_are_layered() {
     let child = put(&engine, "child", &bytes, Some("base")).record;
     let full = put(&engine, "full", &bytes, None).record;
     assert_eq!(child.digest, full.digest);
-    let coalesced = engine.store().coalesce(&name("child")).unwrap();
-    assert_eq!(coalesced.digest, full.digest);
-    assert_ne!(coalesced.layer, child.layer);
+    let flat = engine.store().flatten(&name("child"), false).unwrap();
+    assert_eq!((flat.layers_before, flat.layers), (2, 1));
+    assert_eq!(flat.record.digest, full.digest);
+    assert_ne!(flat.record.layer, child.layer);
+    assert_eq!(flat.record.parent, child.parent);
     assert!(get(&engine, "child") == bytes);
 }
 

@@ -154,8 +154,23 @@ impl Stored {
         self.images.insert(to.to_owned(), bytes);
     }
 
-    fn coalesce(&self, image: &str) {
-        self.engine.store().coalesce(&name(image)).unwrap();
+    fn coalesce(&self, image: &str, onto: Option<&str>) {
+        let onto = onto.map(name);
+        self.engine
+            .store()
+            .coalesce(&name(image), onto.as_ref())
+            .unwrap();
+    }
+
+    fn flatten(&self, image: &str) {
+        self.engine.store().flatten(&name(image), true).unwrap();
+    }
+
+    fn clone_image(&mut self, from: &str, to: &str) {
+        let store = self.engine.store();
+        store.clone_image(&name(from), &name(to), false).unwrap();
+        let bytes = self.images[from].clone();
+        self.images.insert(to.to_owned(), bytes);
     }
 
     /// Frees what it can, to the last byte.
@@ -342,7 +357,11 @@ fn lives_through_it_all(block_size: u32) {
 
     store.rename("child", "Kind (größer)");
     store.remove("base");
-    store.coalesce("grandchild");
+    store.clone_image("grandchild", "twin");
+    store.clone_image("grandchild", "flat");
+    store.coalesce("grandchild", None);
+    store.coalesce("twin", Some("kept"));
+    store.flatten("flat");
     store.put("kept", None, &[51, 52, 53], 0);
     store.agree("after renaming, removing, coalescing and replacing");
     store.collect();

@@ -78,7 +78,7 @@ fn store_in(directory: &Path, random: &SeededRandom) -> PathBuf {
         .store()
         .rename(&name("image-5"), &name("renamed"))
         .unwrap();
-    engine.store().coalesce(&name("image-2")).unwrap();
+    engine.store().flatten(&name("image-2"), false).unwrap();
     collect(&engine);
     store
 }

@@ -114,6 +114,15 @@ impl BlockSet {
         })
     }
 
+    /// Returns the maximal runs of consecutive blocks within a run, in ascending order.
+    pub fn runs_in(&self, blocks: Blocks) -> impl Iterator<Item = Blocks> + '_ {
+        let mut iter = clipped(&blocks).map(|range| self.0.range(range));
+        std::iter::from_fn(move || {
+            let range = iter.as_mut()?.next_range()?;
+            Some(u64::from(*range.start())..u64::from(*range.end()) + 1)
+        })
+    }
+
     /// Adds all blocks of another set.
     pub fn union_with(&mut self, other: &Self) {
         self.0 |= &other.0;
@@ -212,6 +221,22 @@ mod tests {
         blocks.insert_range(100..200);
         let runs: Vec<_> = blocks.runs().collect();
         assert_eq!(runs, [0..3, 7..8, 100..200, (1 << 32) - 1..1 << 32]);
+    }
+
+    #[test]
+    fn runs_within_a_run_end_where_it_ends() {
+        let mut blocks = set(&[0, 1, 2, 7, u32::MAX]);
+        blocks.insert_range(100..70_000);
+        let runs = |within| blocks.runs_in(within).collect::<Vec<_>>();
+        assert_eq!(runs(2..101), [2..3, 7..8, 100..101]);
+        assert_eq!(runs(69_000..70_100), vec![69_000..70_000; 1]);
+        assert_eq!(runs(2..201), [2..3, 7..8, 100..201]);
+        assert_eq!(
+            runs(69_999..1 << 32),
+            [69_999..70_000, (1 << 32) - 1..1 << 32]
+        );
+        assert_eq!(runs(3..7), [0..0; 0]);
+        assert_eq!(runs(7..7), [0..0; 0]);
     }
 
     #[test]

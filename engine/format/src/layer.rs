@@ -219,8 +219,64 @@ pub struct LayerParts<'a> {
     pub data: &'a BlockSet,
     /// The blocks it zeroes; empty for a full layer.
     pub zero: &'a BlockSet,
-    /// The chunk ids of the blocks it sets, in block order, 32 bytes each.
-    pub ids: &'a [u8],
+    /// What its head says about the chunk ids of the blocks it sets.
+    pub ids: &'a LayerIds,
+}
+
+/// What a layer's head says about its id table, summed up piece by piece: a table need not be in memory to be
+/// written, only gone through twice.
+#[derive(Debug, Clone, Default)]
+pub struct LayerIds {
+    bytes: u64,
+    /// The checksums of the pages that are full.
+    pages: Vec<u8>,
+    /// The checksum of the page that is not, so far.
+    page: crc32fast::Hasher,
+    hash: blake3::Hasher,
+}
+
+impl LayerIds {
+    /// Begins with an empty table.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sums up a whole table: ids of 32 bytes each, in block order.
+    pub fn of(ids: &[u8]) -> Self {
+        let mut sums = Self::new();
+        sums.push(ids);
+        sums
+    }
+
+    /// Adds the bytes of further ids.
+    pub fn push(&mut self, mut ids: &[u8]) {
+        self.hash.update(ids);
+        while !ids.is_empty() {
+            let room = LAYER_PAGE_BYTES as u64 - self.bytes % LAYER_PAGE_BYTES as u64;
+            let room = usize::try_from(room).expect("because a page is short");
+            let (piece, rest) = ids.split_at_checked(room).unwrap_or((ids, &[]));
+            self.page.update(piece);
+            self.bytes += piece.len() as u64;
+            ids = rest;
+            if piece.len() == room {
+                let page = std::mem::take(&mut self.page).finalize();
+                self.pages.extend_from_slice(&page.to_le_bytes());
+            }
+        }
+    }
+
+    /// Returns how many bytes the ids have together.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn pages(&self) -> Vec<u8> {
+        let mut pages = self.pages.clone();
+        if !self.bytes.is_multiple_of(LAYER_PAGE_BYTES as u64) {
+            pages.extend_from_slice(&self.page.clone().finalize().to_le_bytes());
+        }
+        pages
+    }
 }
 
 impl LayerParts<'_> {
@@ -230,7 +286,7 @@ impl LayerParts<'_> {
     /// If the parts do not fit each other.
     pub fn encode(&self) -> (LayerId, Vec<u8>) {
         assert_eq!(
-            self.ids.len() as u64,
+            self.ids.bytes,
             self.data.len() * 32,
             "one id for each block that is set"
         );
@@ -240,11 +296,7 @@ impl LayerParts<'_> {
         );
         let data = self.data.encode();
         let zero = self.zero.encode();
-        let pages: Vec<u8> = self
-            .ids
-            .chunks(LAYER_PAGE_BYTES)
-            .flat_map(|page| crc32fast::hash(page).to_le_bytes())
-            .collect();
+        let pages = self.ids.pages();
         let body = Body {
             ingest: *self.ingest.as_bytes(),
             block_size_log2: self.block_size.log2(),
@@ -258,7 +310,7 @@ impl LayerParts<'_> {
             zero_length: zero.len() as u64,
             zero_hash: *blake3::hash(&zero).as_bytes(),
             pages_hash: *blake3::hash(&pages).as_bytes(),
-            ids_hash: *blake3::hash(self.ids).as_bytes(),
+            ids_hash: *self.ids.hash.finalize().as_bytes(),
         };
         checked_summary(&body).expect("because the parts of a layer fit each other");
         let head = envelope::encode(KIND, &body);
@@ -453,9 +505,9 @@ mod tests {
     use super::*;
     use crate::BlockIndex;
 
-    fn whole(parts: LayerParts<'_>) -> (LayerId, Vec<u8>) {
+    fn whole(parts: LayerParts<'_>, ids: &[u8]) -> (LayerId, Vec<u8>) {
         let (id, head) = parts.encode();
-        (id, [&head, parts.ids].concat())
+        (id, [&head, ids].concat())
     }
 
     fn layer(parent: Option<(LayerId, u32)>) -> (LayerId, Vec<u8>) {
@@ -466,15 +518,16 @@ mod tests {
             .flat_map(|n| *ChunkId::of(&[n]).as_bytes())
             .collect();
         let (block_size, virtual_size) = (BlockSize::MIN, 4096 * 9 - 5);
-        whole(LayerParts {
+        let parts = LayerParts {
             ingest,
             block_size,
             virtual_size,
             parent,
             data: &data,
             zero: &zero,
-            ids: &ids,
-        })
+            ids: &LayerIds::of(&ids),
+        };
+        whole(parts, &ids)
     }
 
     fn read(bytes: &[u8]) -> Result<(LayerHeader, Option<ChunkId>), Corruption> {
@@ -523,15 +576,25 @@ mod tests {
         let ids: Vec<u8> = (0..5000u32)
             .flat_map(|n| *ChunkId::of(&n.to_le_bytes()).as_bytes())
             .collect();
-        let (_, mut bytes) = whole(LayerParts {
+        let mut sums = LayerIds::new();
+        // However the table comes in: a head that was summed up in pieces is the same head.
+        ids.chunks(1000).for_each(|piece| sums.push(piece));
+        let parts = LayerParts {
             ingest: IngestId::from_bytes([8; 16]),
             block_size: BlockSize::MIN,
             virtual_size: 5000 << 12,
             parent: None,
             data: &data,
             zero: &BlockSet::new(),
-            ids: &ids,
-        });
+            ids: &sums,
+        };
+        let at_once = LayerIds::of(&ids);
+        let same = LayerParts {
+            ids: &at_once,
+            ..parts
+        };
+        assert_eq!(same.encode(), parts.encode());
+        let (_, mut bytes) = whole(parts, &ids);
         let last = bytes.len() - 1;
         bytes[last] ^= 1;
         let header = LayerHeader::decode(&bytes, bytes.len() as u64).unwrap();

@@ -37,14 +37,16 @@ pub use delta::{
 };
 pub use envelope::{ENVELOPE_BYTES, VERSION, envelope_length};
 pub use gc_state::{CONDEMNED_BYTES_MAX, GcState};
-pub use image_digest::{DIGEST_GROUP_BLOCKS, ImageDigest, ImageDigester};
+pub use image_digest::{
+    DIGEST_GROUP_BLOCKS, DigestGroup, GroupDigester, ImageDigest, ImageDigester,
+};
 pub use image_name::{ImageName, NAME_BYTES_MAX, NameError};
 pub use image_record::{ImageRecord, ParentReference, RecordId};
 pub use journal::{
     JOURNAL_MARK_BYTES, JOURNAL_ROW_BYTES, JournalHead, JournalMark, JournalRow, JournalSeal,
 };
 pub use layer::{
-    LAYER_DEPTH_MAX, LAYER_PAGE_BYTES, LayerHeader, LayerId, LayerParts, LayerSections,
+    LAYER_DEPTH_MAX, LAYER_PAGE_BYTES, LayerHeader, LayerId, LayerIds, LayerParts, LayerSections,
     LayerSummary,
 };
 pub use place::{Place, SegmentNumber, Slot};

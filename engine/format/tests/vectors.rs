@@ -16,9 +16,9 @@ use tegula_format::{
     DELTA_TRAILER_BYTES, DeltaEnd, DeltaHeader, DeltaParts, DeltaTrailer, GcState, Hex,
     ImageDigest, ImageDigester, ImageName, ImageRecord, IngestId, JOURNAL_MARK_BYTES,
     JOURNAL_ROW_BYTES, JournalHead, JournalMark, JournalRow, JournalSeal, LayerHeader, LayerId,
-    LayerParts, LayerSections, NameError, ParentReference, Place, QuarantineList, RunHeader,
-    RunRow, RunSections, SEGMENT_DATA_START, SEGMENT_TRAILER_BYTES, SegmentHeader, SegmentNumber,
-    SegmentTrailer, StoreConfig, Structure, Toc, TocRow, encode_record, encode_run,
+    LayerIds, LayerParts, LayerSections, NameError, ParentReference, Place, QuarantineList,
+    RunHeader, RunRow, RunSections, SEGMENT_DATA_START, SEGMENT_TRAILER_BYTES, SegmentHeader,
+    SegmentNumber, SegmentTrailer, StoreConfig, Structure, Toc, TocRow, encode_record, encode_run,
 };
 
 /// What a decoder made of a file: its fields as the index words them, and the bytes they encode to.
@@ -333,7 +333,7 @@ fn layer(vector: &Value, bytes: &[u8]) -> Reading {
         parent: summary.parent.map(|parent| (parent, summary.depth - 1)),
         data: &data,
         zero: &zero,
-        ids: layer.ids(),
+        ids: &LayerIds::of(layer.ids()),
     }
     .encode();
     assert_eq!(id, header.id());

@@ -5,7 +5,7 @@
 use crate::files::Spare;
 use crate::{Environment, Session, Store, StoreError, files, paths};
 use std::collections::HashSet;
-use tegula_format::{Corruption, ImageName, ImageRecord, LayerId, RecordId, Structure};
+use tegula_format::{Corruption, ImageName, ImageRecord, ParentReference, RecordId, Structure};
 use tegula_io::{Existing, StorePath};
 
 /// The files of damaged records, each with what is wrong with it.
@@ -113,6 +113,44 @@ impl Store {
         Ok(new)
     }
 
+    /// Gives the content of an image a second name, on the same layers. The new image says that it came from the old one;
+    /// each can be removed without harm to the other.
+    ///
+    /// # Errors
+    /// [`StoreError::ImageNotFound`]; [`StoreError::ImageExists`] if the name is taken and not to be replaced, or is the
+    /// image's own.
+    pub fn clone_image(
+        &self,
+        from: &ImageName,
+        to: &ImageName,
+        replace: bool,
+    ) -> Result<ImageRecord, StoreError> {
+        let session = self.begin()?;
+        // As long as this is held nobody can condemn what the record names: it is looked at first.
+        let _lock = self.commit_lock()?;
+        let old = current_record(&session, from)?;
+        if from == to {
+            return Err(StoreError::ImageExists { name: to.clone() });
+        }
+        let parent = ParentReference {
+            name: old.name.clone(),
+            digest: old.digest,
+        };
+        let new = ImageRecord {
+            id: self.new_record_id()?,
+            name: to.clone(),
+            parent: Some(parent),
+            supersedes: None,
+            created_at_us: self.environment().clock.now_us(),
+            ..old
+        };
+        match replace {
+            true => self.publish_replacing(&session, &new)?,
+            false => self.publish_new(&session, &new)?,
+        }
+        Ok(new)
+    }
+
     /// Removes an image. Others that share its layers or chunks stay whole; space is freed by collection.
     ///
     /// # Errors
@@ -210,12 +248,12 @@ impl Store {
         )
     }
 
-    /// Puts an image on another layer that maps the same content, under the commit lock.
-    pub(crate) fn replace_layer(
+    /// Replaces the record of an image by another of the same name and content, under the commit lock.
+    pub(crate) fn replace_record(
         &self,
         session: &Session,
         old: &ImageRecord,
-        layer: LayerId,
+        new: &ImageRecord,
     ) -> Result<ImageRecord, StoreError> {
         if current_record(session, &old.name)
             .map(|record| record.id)
@@ -228,9 +266,8 @@ impl Store {
         }
         let new = ImageRecord {
             id: self.new_record_id()?,
-            layer,
             supersedes: None,
-            ..old.clone()
+            ..new.clone()
         };
         self.publish_replacing(session, &new)?;
         Ok(new)

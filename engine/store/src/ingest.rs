@@ -1,15 +1,13 @@
 //! Writing: new chunks into segments, then a layer, then the image record that makes it all count (SPEC 12).
 
 use crate::index::{Run, publish_run};
-use crate::layer::{IdTable, Ids, NewLayer};
+use crate::layer::{IdTable, Ids, LayerIdSource, NewLayer};
 use crate::segment::SegmentWriter;
-use crate::{
-    Encoded, Index, LayerStack, Session, Store, StoreError, codec, files, index, paths, prefix,
-};
+use crate::{Encoded, Index, LayerStack, Session, StoreError, codec, files, index, paths, prefix};
 use std::collections::HashSet;
 use tegula_format::{
-    BlockIndex, BlockSet, ChunkId, ImageDigest, ImageDigester, ImageName, ImageRecord, IngestId,
-    LayerId, ParentReference, RunRow, SegmentNumber,
+    BlockSet, ChunkId, ImageDigest, ImageName, ImageRecord, IngestId, LayerId, ParentReference,
+    RunRow, SegmentNumber,
 };
 use tegula_io::sync::{Mutex, PoisonError, RwLock};
 use tegula_io::{Lock, LockMode};
@@ -25,7 +23,8 @@ const UNPUBLISHED_ROWS_MAX: usize = 1 << 18;
 pub struct Ingest<'a> {
     session: &'a Session,
     id: IngestId,
-    index: &'a Index,
+    /// `None` for one that only writes layers.
+    index: Option<&'a Index>,
     shared: RwLock<Shared>,
     writing: Mutex<Writing>,
     _alive: Lock,
@@ -87,6 +86,15 @@ impl<'a> Ingest<'a> {
     /// # Errors
     /// [`StoreError`] if the index cannot be read or the store not be written.
     pub fn begin(session: &'a Session) -> Result<Self, StoreError> {
+        Self::begin_with(session, Some(session.index()?))
+    }
+
+    /// Begins to write layers of chunks that are all there: the index is not even opened.
+    pub(crate) fn begin_without_index(session: &'a Session) -> Result<Self, StoreError> {
+        Self::begin_with(session, None)
+    }
+
+    fn begin_with(session: &'a Session, index: Option<&'a Index>) -> Result<Self, StoreError> {
         let environment = session.environment();
         let locks = paths::directory(paths::LOCKS);
         let random = environment
@@ -103,11 +111,16 @@ impl<'a> Ingest<'a> {
         Ok(Self {
             session,
             id,
-            index: session.index()?,
+            index,
             shared,
             writing,
             _alive: alive,
         })
+    }
+
+    /// Returns the id that stands in all it writes.
+    pub(crate) fn id(&self) -> IngestId {
+        self.id
     }
 
     /// Returns the session this writes in.
@@ -126,7 +139,7 @@ impl<'a> Ingest<'a> {
             }
             shared.runs.len()
         };
-        if self.index.lookup(id).is_some() {
+        if self.index.is_some_and(|index| index.lookup(id).is_some()) {
             return true;
         }
         let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
@@ -312,34 +325,42 @@ impl<'a> Ingest<'a> {
             parent: base.map(LayerStack::reference),
             data,
             zero,
-            ids,
+            ids: LayerIdSource::Table(ids),
         };
-        let digest = digest_of(self.session, base, &layer)?;
-        if let Some(expected) = expected.filter(|expected| *expected != digest) {
-            let found = digest;
-            return Err(StoreError::OtherImage { expected, found });
-        }
-        let data_blocks = count_data(self.session, base, &layer);
-        let id = layer.publish(self.session, self.id)?;
+        let layer = layer.publish(self.session, self.id)?;
         // Another writer's sealed segment that we found by its name may not be durable under it yet, nor a layer.
         files::sync_directory(environment, &paths::directory(paths::SEGMENTS))?;
         files::sync_directory(environment, &paths::directory(paths::LAYERS))?;
         let store = self.session.store();
+        // The digest is that of what stands on disk now.
+        let stack = LayerStack::open(self.session, &layer)?;
+        let digest = stack.digest()?;
+        if let Some(expected) = expected.filter(|expected| *expected != digest) {
+            // Nobody knows the layer. Should it stay, collection takes it.
+            let _gone = files::remove_if_present(environment, &paths::layer(&layer));
+            let found = digest;
+            return Err(StoreError::OtherImage { expected, found });
+        }
         let record = ImageRecord {
             id: store.new_record_id()?,
             name,
             virtual_size,
             block_size: self.session.block_size(),
             digest,
-            layer: id,
+            layer,
             parent,
             supersedes: None,
-            data_blocks,
+            data_blocks: stack.parts().data_blocks,
             created_at_us: environment.clock.now_us(),
         };
-        let record = self.commit(record, replace, allowed)?;
+        let mut record = self.commit(record, replace, allowed)?;
         let totals = self.totals();
-        // What follows only tidies derived state; the image is there whatever comes of it.
+        // What follows only keeps later reads cheap; the image is there whatever comes of it.
+        if record.layer == layer
+            && let Ok(Some(shallow)) = self.keep_shallow(&record, &stack)
+        {
+            record = shallow;
+        }
         let _tidied = index::tidy(self.session, false);
         Ok((record, totals))
     }
@@ -380,7 +401,8 @@ impl<'a> Ingest<'a> {
             if now.index()?.lookup(&id).is_none() && !self.has_own(&id) {
                 // Still there: this session is older than the condemnation, and nothing goes while it lasts.
                 let row = self
-                    .index
+                    .session
+                    .index()?
                     .lookup_even_condemned(&id)
                     .ok_or(StoreError::ChunkMissing { id })?;
                 let block = self.session.read_chunk_at(&row)?;
@@ -398,7 +420,7 @@ impl<'a> Ingest<'a> {
             .iter()
             .any(|layer| now.state().condemns_layer(&layer.id()))
         {
-            record.layer = write_full(self.session, self.id, &stack)?;
+            record.layer = self.write_full(&stack)?;
         }
         Ok(now.state().epoch)
     }
@@ -414,30 +436,42 @@ impl<'a> Ingest<'a> {
         ids: IdTable<'_>,
     ) -> Result<ImageRecord, StoreError> {
         self.seal_all()?;
-        let (virtual_size, zero, ids) = (old.virtual_size, BlockSet::new(), ids.finish()?);
         let layer = NewLayer {
-            virtual_size,
+            virtual_size: old.virtual_size,
             parent: None,
             data,
-            zero,
-            ids,
+            zero: BlockSet::new(),
+            ids: LayerIdSource::Table(ids.finish()?),
         }
         .publish(self.session, self.id)?;
         self.replace_layer(old, layer)
     }
 
     /// Puts an image on another layer of the same content, once nothing it needs is condemned.
-    fn replace_layer(&self, old: &ImageRecord, layer: LayerId) -> Result<ImageRecord, StoreError> {
-        let store = self.session.store();
-        let mut record = ImageRecord {
+    pub(crate) fn replace_layer(
+        &self,
+        old: &ImageRecord,
+        layer: LayerId,
+    ) -> Result<ImageRecord, StoreError> {
+        let record = ImageRecord {
             layer,
             ..old.clone()
         };
+        self.replace_record(old, record)
+    }
+
+    /// Replaces the record of an image by one of the same content, once nothing it needs is condemned.
+    pub(crate) fn replace_record(
+        &self,
+        old: &ImageRecord,
+        mut record: ImageRecord,
+    ) -> Result<ImageRecord, StoreError> {
+        let store = self.session.store();
         let mut checked_epoch = self.session.state().epoch;
         loop {
             let lock = store.commit_lock()?;
             if store.read_gc_state()?.epoch == checked_epoch {
-                return store.replace_layer(self.session, old, record.layer);
+                return store.replace_record(self.session, old, &record);
             }
             drop(lock);
             checked_epoch = self.carry_over(&mut record)?;
@@ -459,90 +493,5 @@ impl Drop for Ingest<'_> {
                 .storage
                 .remove(&paths::ingest_lock(&self.id)),
         );
-    }
-}
-
-/// Computes the digest of an image from its new blocks and what it lies over.
-fn digest_of(
-    session: &Session,
-    base: Option<&LayerStack>,
-    layer: &NewLayer<'_>,
-) -> Result<ImageDigest, StoreError> {
-    let block_count = session.block_size().blocks_in(layer.virtual_size);
-    let mut digester = ImageDigester::new(layer.virtual_size, session.block_size());
-    let mut next = 0;
-    let mut push = |block: BlockIndex, id: ChunkId| {
-        digester.push_zeros(u64::from(block.get()) - next);
-        digester.push_data(&id);
-        next = u64::from(block.get()) + 1;
-    };
-    let mut own = layer.data.iter().zip(layer.ids.iter()).peekable();
-    if let Some(base) = base {
-        for chunk in base.chunks_in(0..block_count) {
-            let (block, id) = chunk?;
-            while let Some((block, id)) = own.next_if(|(mine, _)| *mine < block) {
-                push(block, id);
-            }
-            let hidden =
-                own.peek().is_some_and(|(mine, _)| *mine == block) || layer.zero.contains(block);
-            if !hidden {
-                push(block, id);
-            }
-        }
-    }
-    own.for_each(|(block, id)| push(block, id));
-    digester.push_zeros(block_count - next);
-    Ok(digester.finish())
-}
-
-/// Counts the blocks that hold data in an image over a base.
-fn count_data(session: &Session, base: Option<&LayerStack>, layer: &NewLayer<'_>) -> u64 {
-    let mut data = base.map(LayerStack::data).unwrap_or_default();
-    data.truncate(session.block_size().blocks_in(layer.virtual_size));
-    data.subtract(&layer.zero);
-    data.union_with(&layer.data);
-    data.len()
-}
-
-/// Writes a full layer that maps what a stack maps.
-fn write_full(
-    session: &Session,
-    ingest: IngestId,
-    stack: &LayerStack,
-) -> Result<LayerId, StoreError> {
-    let mut ids = IdTable::new(session.environment());
-    let mut data = BlockSet::new();
-    for chunk in stack.chunks() {
-        let (block, id) = chunk?;
-        data.push(block);
-        ids.push(&id)?;
-    }
-    let (virtual_size, zero) = (stack.virtual_size(), BlockSet::new());
-    NewLayer {
-        virtual_size,
-        parent: None,
-        data,
-        zero,
-        ids: ids.finish()?,
-    }
-    .publish(session, ingest)
-}
-
-impl Store {
-    /// Puts an image on one full layer of its own. Reads and writes no chunk; content, digest and name stay.
-    /// Returns the new record, or the old one if the image has a full layer already.
-    ///
-    /// # Errors
-    /// [`StoreError::ImageNotFound`]; [`StoreError::ImageChanged`] if it is replaced or removed meanwhile.
-    pub fn coalesce(&self, name: &ImageName) -> Result<ImageRecord, StoreError> {
-        let session = self.begin()?;
-        let ingest = Ingest::begin(&session)?;
-        let record = session.image(name)?;
-        let stack = LayerStack::of_image(&session, &record)?;
-        if stack.layers().len() == 1 {
-            return Ok(record);
-        }
-        let layer = write_full(&session, ingest.id, &stack)?;
-        ingest.replace_layer(&record, layer)
     }
 }

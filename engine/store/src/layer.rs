@@ -1,18 +1,79 @@
 //! Layers on disk: opened mapped, written once (SPEC 6).
 
 use crate::files::TemporaryFile;
+use crate::resolve::ChunksIn;
 use crate::spool::{Spool, Spooled};
 use crate::{Environment, Session, StoreError, files, paths};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tegula_format::{
     BlockIndex, BlockSet, BlockSize, ChunkId, Corruption, ENVELOPE_BYTES, IngestId,
-    LAYER_PAGE_BYTES, LayerHeader, LayerId, LayerParts, LayerSections, LayerSummary, Structure,
-    envelope_length,
+    LAYER_PAGE_BYTES, LayerHeader, LayerId, LayerIds, LayerParts, LayerSections, LayerSummary,
+    Structure, envelope_length,
 };
-use tegula_io::{Buffer, Existing, Mapped, StorePath};
+use tegula_io::{Buffer, Existing, Mapped, StorePath, StoredFile};
 
 /// Ids in one checksummed page of a layer's table.
 const IDS_PER_PAGE: u64 = (LAYER_PAGE_BYTES / 32) as u64;
+
+/// Reads what a layer is from the head of its file.
+pub(crate) fn read_summary(
+    environment: &Environment,
+    id: &LayerId,
+) -> Result<LayerSummary, StoreError> {
+    let path = paths::layer(id);
+    let (file, length) = open_file(environment, id, &path)?;
+    let head = file
+        .read_at(0, length)
+        .wait()
+        .map_err(StoreError::io("read", &path))?;
+    let header = LayerHeader::decode(&head, file.bytes()).map_err(StoreError::corrupt(&path))?;
+    check_id(&header, id).map_err(StoreError::corrupt(&path))?;
+    Ok(header.summary)
+}
+
+/// Opens a layer's file. Returns it with the length of its head, which is all there.
+fn open_file(
+    environment: &Environment,
+    id: &LayerId,
+    path: &StorePath,
+) -> Result<(Arc<dyn StoredFile>, usize), StoreError> {
+    let file = match environment.storage.open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(StoreError::LayerMissing { id: *id });
+        }
+        opened => opened.map_err(StoreError::io("open", path))?,
+    };
+    let truncated = |need: u64, have: u64| {
+        StoreError::corrupt(path)(Corruption::Truncated {
+            what: Structure::Layer,
+            need,
+            have,
+        })
+    };
+    let head = file.bytes().min(ENVELOPE_BYTES as u64);
+    let head = usize::try_from(head).expect("because an envelope is short");
+    let head = file
+        .read_at(0, head)
+        .wait()
+        .map_err(StoreError::io("read", path))?;
+    let length =
+        envelope_length(&head).map_err(|have| truncated(ENVELOPE_BYTES as u64, have as u64))?;
+    match length as u64 > file.bytes() {
+        true => Err(truncated(length as u64, file.bytes())),
+        false => Ok((file, length)),
+    }
+}
+
+fn check_id(header: &LayerHeader, id: &LayerId) -> Result<(), Corruption> {
+    match header.id() == *id {
+        true => Ok(()),
+        false => Err(Corruption::Hash {
+            what: Structure::Layer,
+            part: "the head, by the file's name,",
+        }),
+    }
+}
 
 /// An open layer. Its bitmaps were checked when it was opened; its id table is checked page by page as it is used.
 #[derive(Debug)]
@@ -22,37 +83,21 @@ pub struct Layer {
     path: StorePath,
     data: BlockSet,
     zero: BlockSet,
+    /// How many blocks are set before each multiple of [`RANK_BLOCKS`].
+    ranks: Vec<u64>,
+    /// Where the id table begins in the file.
+    ids_start: usize,
     checked_pages: Vec<AtomicBool>,
 }
+
+/// Blocks between two counts of how many are set before: what a container of a bitmap holds.
+const RANK_BLOCKS: u64 = 1 << 16;
 
 impl Layer {
     /// Opens a layer and checks that it is the one asked for.
     pub(crate) fn open(environment: &Environment, id: &LayerId) -> Result<Self, StoreError> {
         let path = paths::layer(id);
-        let file = match environment.storage.open(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(StoreError::LayerMissing { id: *id });
-            }
-            opened => opened.map_err(StoreError::io("open", &path))?,
-        };
-        let truncated = |need: u64, have: u64| {
-            StoreError::corrupt(&path)(Corruption::Truncated {
-                what: Structure::Layer,
-                need,
-                have,
-            })
-        };
-        let head = file.bytes().min(ENVELOPE_BYTES as u64);
-        let head = usize::try_from(head).expect("because an envelope is short");
-        let head = file
-            .read_at(0, head)
-            .wait()
-            .map_err(StoreError::io("read", &path))?;
-        let length =
-            envelope_length(&head).map_err(|have| truncated(ENVELOPE_BYTES as u64, have as u64))?;
-        if length as u64 > file.bytes() {
-            return Err(truncated(length as u64, file.bytes()));
-        }
+        let (file, length) = open_file(environment, id, &path)?;
         let mapped = file.map().map_err(StoreError::io("map", &path))?;
         let check = |end: u64| {
             mapped
@@ -70,24 +115,23 @@ impl Layer {
     fn new(id: &LayerId, mapped: Mapped, path: &StorePath) -> Result<Self, Corruption> {
         let bytes = mapped.as_slice();
         let header = LayerHeader::decode(bytes, bytes.len() as u64)?;
-        if header.id() != *id {
-            return Err(Corruption::Hash {
-                what: Structure::Layer,
-                part: "the head, by the file's name,",
-            });
-        }
+        check_id(&header, id)?;
         let sections = LayerSections::new(header, bytes)?;
         let (data, zero) = (sections.data()?, sections.zero()?);
         sections.verify_page_checksums()?;
         let checked_pages = (0..sections.pages())
             .map(|_| AtomicBool::new(false))
             .collect();
+        let ids_start = bytes.len() - sections.ids().len();
+        let ranks = ranks_of(&data);
         Ok(Self {
             header,
             mapped,
             path: path.clone(),
             data,
             zero,
+            ranks,
+            ids_start,
             checked_pages,
         })
     }
@@ -129,31 +173,44 @@ impl Layer {
     /// # Errors
     /// [`StoreError::Corrupt`] if that page of the table is damaged.
     pub fn id_at(&self, position: u64) -> Result<ChunkId, StoreError> {
-        let sections = self.sections();
+        self.id_bytes(position).map(|id| ChunkId::from_bytes(*id))
+    }
+
+    /// Returns the bytes of the chunk id at a position of the id table.
+    pub(crate) fn id_bytes(&self, position: u64) -> Result<&[u8; 32], StoreError> {
         let page =
             usize::try_from(position / IDS_PER_PAGE).expect("because a table has at most 2^32 ids");
         let checked = self.checked_pages.get(page);
         if checked.is_none_or(|checked| !checked.load(Ordering::Relaxed)) {
-            let ids = self.sections().ids().len();
-            let start = self.mapped.as_slice().len() - ids + page * LAYER_PAGE_BYTES;
+            let start = self.ids_start + page * LAYER_PAGE_BYTES;
             self.mapped
                 .check_readable(start..start + LAYER_PAGE_BYTES)
                 .map_err(StoreError::io("read", &self.path))?;
-            sections
+            self.sections()
                 .verify_page(page)
                 .map_err(StoreError::corrupt(&self.path))?;
             if let Some(checked) = checked {
                 checked.store(true, Ordering::Relaxed);
             }
         }
-        Ok(sections
-            .id(position)
+        let start = usize::try_from(position * 32).expect("because its page is mapped");
+        let bytes = self.mapped.as_slice().get(self.ids_start + start..);
+        Ok(bytes
+            .and_then(|bytes| bytes.first_chunk())
             .expect("because every position below the count of blocks is in the table"))
+    }
+
+    /// Returns the position in the id table of the first block at or after `block` that this layer sets.
+    pub(crate) fn position_of(&self, block: u64) -> u64 {
+        let before = usize::try_from(block / RANK_BLOCKS).expect("because blocks are 32 bits");
+        let before = self.ranks.get(before).copied();
+        let rest = block / RANK_BLOCKS * RANK_BLOCKS..block;
+        before.map_or(self.data.len(), |before| before + self.data.count_in(rest))
     }
 
     /// Returns the chunk id of a block that this layer sets.
     pub(crate) fn id_of(&self, block: BlockIndex) -> Result<ChunkId, StoreError> {
-        self.id_at(self.data.rank_before(block))
+        self.id_at(self.position_of(u64::from(block.get())))
     }
 
     /// Checks everything in the layer's file.
@@ -173,6 +230,18 @@ impl Layer {
         LayerSections::new(self.header, self.mapped.as_slice())
             .expect("because new() split it before")
     }
+}
+
+/// Counts how many blocks of a set lie before each multiple of [`RANK_BLOCKS`] up to the last one.
+fn ranks_of(blocks: &BlockSet) -> Vec<u64> {
+    let last = blocks.last().map_or(0, |last| u64::from(last.get()));
+    let mut before = 0;
+    let count = |first: u64| {
+        let rank = before;
+        before += blocks.count_in(first..first + RANK_BLOCKS);
+        rank
+    };
+    (0..=last).step_by(1 << 16).map(count).collect()
 }
 
 /// Gathers the chunk ids of a layer in block order: in memory while they are few, else in a temporary file.
@@ -215,13 +284,46 @@ impl Ids<'_> {
     pub fn as_slice(&self) -> &[u8] {
         self.0.as_slice()
     }
+}
 
-    /// Returns the ids one by one.
-    pub fn iter(&self) -> impl Iterator<Item = ChunkId> + '_ {
-        self.as_slice()
-            .chunks_exact(32)
-            .filter_map(|id| id.first_chunk().copied())
-            .map(ChunkId::from_bytes)
+/// Where the id table of a new layer comes from.
+#[derive(Debug)]
+pub(crate) enum LayerIdSource<'a> {
+    /// It was gathered.
+    Table(Ids<'a>),
+    /// It is what these layers show of the first `blocks` blocks. It is gone through twice, never held.
+    Layers {
+        /// The layers, newest first.
+        layers: &'a [Arc<Layer>],
+        /// How many blocks the newest has.
+        blocks: u64,
+    },
+}
+
+/// Bytes of an id table that are handed on at once.
+const PIECE_BYTES: usize = 1 << 20;
+
+impl LayerIdSource<'_> {
+    /// Goes through the table piece by piece.
+    fn pieces(
+        &self,
+        mut each: impl FnMut(&[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        match self {
+            Self::Table(ids) => ids.as_slice().chunks(PIECE_BYTES).try_for_each(each),
+            Self::Layers { layers, blocks } => {
+                let mut piece = Vec::with_capacity(PIECE_BYTES);
+                for row in ChunksIn::new(layers, 0..*blocks) {
+                    if piece.len() + 32 > PIECE_BYTES {
+                        each(&piece)?;
+                        piece.clear();
+                    }
+                    let (_, id) = row?;
+                    piece.extend_from_slice(id);
+                }
+                each(&piece)
+            }
+        }
     }
 }
 
@@ -232,7 +334,7 @@ pub(crate) struct NewLayer<'a> {
     pub(crate) parent: Option<(LayerId, u32)>,
     pub(crate) data: BlockSet,
     pub(crate) zero: BlockSet,
-    pub(crate) ids: Ids<'a>,
+    pub(crate) ids: LayerIdSource<'a>,
 }
 
 impl NewLayer<'_> {
@@ -243,17 +345,26 @@ impl NewLayer<'_> {
         ingest: IngestId,
     ) -> Result<LayerId, StoreError> {
         let environment = session.environment();
-        let (id, head) = self.parts(session.block_size(), ingest).encode();
+        let mut ids = LayerIds::new();
+        self.ids.pieces(|piece| {
+            ids.push(piece);
+            Ok(())
+        })?;
+        let (id, head) = self.parts(session.block_size(), ingest, &ids).encode();
         let mut file = TemporaryFile::create(environment)?;
         file.append(Buffer::from(head))?;
-        for piece in self.ids.as_slice().chunks(1 << 20) {
-            file.append(Buffer::copied(piece))?;
-        }
+        self.ids
+            .pieces(|piece| file.append(Buffer::copied(piece)))?;
         file.publish(&paths::layer(&id), Existing::Refuse)?;
         Ok(id)
     }
 
-    fn parts(&self, block_size: BlockSize, ingest: IngestId) -> LayerParts<'_> {
+    fn parts<'b>(
+        &'b self,
+        block_size: BlockSize,
+        ingest: IngestId,
+        ids: &'b LayerIds,
+    ) -> LayerParts<'b> {
         LayerParts {
             ingest,
             block_size,
@@ -261,7 +372,7 @@ impl NewLayer<'_> {
             parent: self.parent,
             data: &self.data,
             zero: &self.zero,
-            ids: self.ids.as_slice(),
+            ids,
         }
     }
 }

@@ -2,14 +2,17 @@
 
 use crate::segment::SegmentFiles;
 use crate::{
-    CheckedRecord, ChunkDamage, Environment, Index, Store, StoreError, codec, files, paths,
+    CheckedRecord, ChunkDamage, Environment, Index, Layer, Store, StoreError, codec, files, paths,
 };
+use std::collections::HashMap;
 use std::io::ErrorKind;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock, Weak};
 use tegula_format::{
-    BASE_DEPTH_MAX, Bases, BlockSize, ChunkId, GcState, QuarantineList, RunRow, SegmentNumber,
+    BASE_DEPTH_MAX, Bases, BlockSize, ChunkId, GcState, LayerId, QuarantineList, RunRow,
+    SegmentNumber,
 };
-use tegula_io::{Buffer, Lock, LockMode, Pending, sync};
+use tegula_io::sync::{self, Mutex, PoisonError};
+use tegula_io::{Buffer, Lock, LockMode, Pending};
 
 /// The files of a store in numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,6 +38,8 @@ pub struct Session {
     /// The index made from the segments' own tables, for when the derived one is damaged.
     tables: OnceLock<Index>,
     files: SegmentFiles,
+    /// The layers that somebody has open: images of one family share most of theirs.
+    layers: Mutex<HashMap<LayerId, Weak<Layer>>>,
     /// None on a read-only medium that has no such lock.
     _epoch: Option<Lock>,
 }
@@ -67,6 +72,7 @@ impl Session {
                     index,
                     tables,
                     files,
+                    layers: Mutex::default(),
                     _epoch: epoch,
                 });
             }
@@ -109,6 +115,20 @@ impl Session {
     /// Returns the places known to be damaged.
     pub fn quarantine(&self) -> &QuarantineList {
         &self.quarantine
+    }
+
+    /// Opens a layer, or shares it with whoever has it open in this session.
+    pub(crate) fn layer(&self, id: &LayerId) -> Result<Arc<Layer>, StoreError> {
+        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(layer) = layers.get(id).and_then(Weak::upgrade) {
+            return Ok(layer);
+        }
+        let layer = Arc::new(Layer::open(self.environment(), id)?);
+        if layers.len() == layers.capacity() {
+            layers.retain(|_, layer| layer.strong_count() > 0);
+        }
+        layers.insert(*id, Arc::downgrade(&layer));
+        Ok(layer)
     }
 
     /// Returns the index as of its first use in this session.

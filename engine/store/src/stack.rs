@@ -1,12 +1,16 @@
 //! A layer and all below it, merged once when it is opened, so that reading costs the same at any depth (SPEC 6.2).
 
-use crate::{Layer, Session, StoreError};
+use crate::resolve::{ChunksIn, WINDOW_BLOCKS, chunks_of};
+use crate::{Layer, Session, StoreError, parallel};
 use std::collections::HashSet;
 use std::sync::Arc;
-use tegula_format::{BlockIndex, BlockSet, BlockSize, Blocks, ChunkId, ImageRecord, LayerId};
+use tegula_format::{
+    BlockIndex, BlockSet, BlockSize, Blocks, ChunkId, GroupDigester, ImageDigest, ImageDigester,
+    ImageRecord, LayerId,
+};
 
-/// A stack deeper than this is coalesced by the next writer that comes by.
-pub const STACK_DEPTH_MAX: usize = 16;
+/// Windows of blocks whose part of a digest is computed at once: 2 MiB of it.
+const DIGEST_WINDOWS: usize = 1024;
 
 /// An image's block map: for every block the chunk it holds, or nothing, which reads as zeros.
 #[derive(Debug, Clone)]
@@ -38,13 +42,19 @@ impl LayerStack {
         let mut layers: Vec<Arc<Layer>> = Vec::new();
         let mut next = Some(*top);
         while let Some(id) = next {
-            let layer = Layer::open(session.environment(), &id)?;
+            let layer = session.layer(&id)?;
             check_below(layers.last(), &layer)?;
             check_block_size(&layer, session.block_size())?;
             next = layer.summary().parent;
-            layers.push(Arc::new(layer));
+            layers.push(layer);
         }
         Ok(Self::merge(layers))
+    }
+
+    /// Returns what lies below the newest `above` layers, or `None` if that is nothing.
+    pub(crate) fn below(&self, above: usize) -> Option<Self> {
+        let layers = self.layers.get(above..).unwrap_or_default();
+        (!layers.is_empty()).then(|| Self::merge(layers.to_vec()))
     }
 
     /// Opens the map of an image, and makes sure it is as long as the image's record says.
@@ -134,16 +144,6 @@ impl LayerStack {
         }
     }
 
-    /// Tells whether the stack is deep enough, or its deltas large enough, that one full layer serves better.
-    pub fn wants_coalescing(&self) -> bool {
-        let Some((base, deltas)) = self.layers.split_last() else {
-            return false;
-        };
-        let rows = |layer: &Arc<Layer>| layer.summary().data_blocks + layer.summary().zero_blocks;
-        self.layers.len() > STACK_DEPTH_MAX
-            || deltas.iter().map(rows).sum::<u64>() > base.summary().data_blocks / 2
-    }
-
     /// Returns the blocks that hold data.
     pub fn data(&self) -> BlockSet {
         let mut data = BlockSet::new();
@@ -173,21 +173,58 @@ impl LayerStack {
         &self,
         blocks: Blocks,
     ) -> impl Iterator<Item = Result<(BlockIndex, ChunkId), StoreError>> + use<'_> {
-        let mut cursors: Vec<_> = self
-            .layers
-            .iter()
-            .zip(&self.visible)
-            .map(|(layer, visible)| Cursor::new(layer, visible, blocks.clone()).peekable())
-            .collect();
-        std::iter::from_fn(move || {
-            let heads = cursors.iter_mut().enumerate();
-            let next = heads
-                .filter_map(|(at, cursor)| cursor.peek().map(|(block, _)| (*block, at)))
-                .min();
-            let (_, at) = next?;
-            let (block, id) = cursors.get_mut(at)?.next()?;
-            Some(id.map(|id| (block, id)))
-        })
+        self.rows_in(blocks)
+            .map(|row| row.map(|(block, id)| (block, ChunkId::from_bytes(*id))))
+    }
+
+    fn rows_in(&self, blocks: Blocks) -> ChunksIn<'_> {
+        let end = blocks.end.min(self.block_count());
+        ChunksIn::new(&self.layers, blocks.start.min(end)..end)
+    }
+
+    /// Returns some blocks, each with the chunk it holds or `None` where it reads as zeros, in ascending order. Costs
+    /// what they are, not what the image is.
+    ///
+    /// Each item is [`StoreError::Corrupt`] where a layer's table is damaged.
+    pub fn chunks_of<'a>(
+        &'a self,
+        wanted: &'a BlockSet,
+    ) -> impl Iterator<Item = Result<(BlockIndex, Option<ChunkId>), StoreError>> + use<'a> {
+        chunks_of(&self.layers, &self.visible, wanted)
+    }
+
+    /// Computes the digest of the image that the stack maps, on all cores.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] where a layer's table is damaged.
+    pub fn digest(&self) -> Result<ImageDigest, StoreError> {
+        let block_count = self.block_count();
+        let mut digester = ImageDigester::new(self.virtual_size(), self.block_size());
+        let windows = block_count.div_ceil(WINDOW_BLOCKS);
+        for first in (0..windows).step_by(DIGEST_WINDOWS) {
+            let part = first..windows.min(first + DIGEST_WINDOWS as u64);
+            let firsts: Vec<u64> = part.map(|window| window * WINDOW_BLOCKS).collect();
+            let groups = parallel::map(&firsts, 1, |first| {
+                self.groups_of(*first..block_count.min(first + WINDOW_BLOCKS))
+            });
+            for groups in groups {
+                digester.push_groups(&groups?);
+            }
+        }
+        Ok(digester.finish())
+    }
+
+    fn groups_of(&self, blocks: Blocks) -> Result<Vec<[u8; 32]>, StoreError> {
+        let mut groups = GroupDigester::default();
+        let mut next = blocks.start;
+        for row in self.rows_in(blocks.clone()) {
+            let (block, id) = row?;
+            groups.push_zeros(u64::from(block.get()) - next);
+            groups.push_data(id);
+            next = u64::from(block.get()) + 1;
+        }
+        groups.push_zeros(blocks.end - next);
+        Ok(groups.finish())
     }
 
     /// Returns all blocks that hold data, each with its chunk, in ascending order.
@@ -285,47 +322,4 @@ fn check_below(above: Option<&Arc<Layer>>, layer: &Layer) -> Result<(), StoreErr
         );
     }
     Ok(())
-}
-
-/// Walks the visible blocks of one layer with the chunk of each.
-struct Cursor<'a, D, V> {
-    layer: &'a Layer,
-    set: D,
-    visible: V,
-    position: u64,
-}
-
-impl<'a> Cursor<'a, (), ()> {
-    fn new(
-        layer: &'a Layer,
-        visible: &'a BlockSet,
-        blocks: Blocks,
-    ) -> Cursor<'a, impl Iterator<Item = BlockIndex> + 'a, impl Iterator<Item = BlockIndex> + 'a>
-    {
-        let first = u32::try_from(blocks.start).map_or(layer.data().len(), |first| {
-            layer.data().rank_before(BlockIndex::new(first))
-        });
-        let set = layer.data().iter_in(blocks.clone());
-        Cursor {
-            layer,
-            set,
-            visible: visible.iter_in(blocks),
-            position: first,
-        }
-    }
-}
-
-impl<D: Iterator<Item = BlockIndex>, V: Iterator<Item = BlockIndex>> Iterator for Cursor<'_, D, V> {
-    type Item = (BlockIndex, Result<ChunkId, StoreError>);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let wanted = self.visible.next()?;
-        // The visible blocks are a subset of those set, in the same order.
-        while self.set.next()? != wanted {
-            self.position += 1;
-        }
-        let id = self.layer.id_at(self.position);
-        self.position += 1;
-        Some((wanted, id))
-    }
 }

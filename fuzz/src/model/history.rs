@@ -59,7 +59,7 @@ impl History {
             11 => self.diff(input),
             12 => self.rename(input),
             13 | 14 => self.remove(input),
-            15 => self.coalesce(input),
+            15 => self.fold(input),
             16 => self.collect(input),
             17 => self.begin_reader(input),
             18 => self.end_reader(input),
@@ -212,17 +212,43 @@ impl History {
         assert_eq!(outcome.is_ok(), self.images.remove(&image).is_some());
     }
 
-    fn coalesce(&mut self, input: &mut Input<'_>) {
-        let image = self.name(input);
-        match self.engine.store().coalesce(&image) {
-            Ok(record) => {
+    /// Changes on which layers an image lies, or gives it a second name.
+    fn fold(&mut self, input: &mut Input<'_>) {
+        let (image, other) = (self.name(input), self.name(input));
+        let store = self.engine.store().clone();
+        let outcome = match input.byte() % 4 {
+            0 => store.coalesce(&image, None),
+            1 => store.coalesce(&image, Some(&other)),
+            2 => store.flatten(&image, input.byte() % 2 == 1),
+            _ => return self.clone_image(&image, &other, input.byte() % 2 == 1),
+        };
+        match outcome {
+            Ok(folded) => {
                 let bytes = &self.images[&image];
-                assert_eq!(Some(&record.digest), self.digests.get(bytes));
+                assert_eq!(Some(&folded.record.digest), self.digests.get(bytes));
                 let info = self.engine.show(&image).unwrap();
-                assert_eq!(info.layers, 1);
+                assert_eq!(info.layers, folded.layers);
+                assert_eq!(info.record, folded.record);
             }
-            Err(StoreError::ImageNotFound { .. }) => assert!(!self.images.contains_key(&image)),
-            Err(error) => panic!("coalesce: {error}"),
+            Err(StoreError::ImageNotFound { name }) => {
+                assert!(!self.images.keys().any(|image| image.as_str() == name));
+            }
+            Err(error) => panic!("fold: {error}"),
+        }
+    }
+
+    fn clone_image(&mut self, from: &ImageName, to: &ImageName, replace: bool) {
+        match self.engine.store().clone_image(from, to, replace) {
+            Ok(record) => {
+                let bytes = self.images[from].clone();
+                assert_eq!(Some(&record.digest), self.digests.get(&bytes));
+                assert!(self.images.insert(to.clone(), bytes).is_none() || replace);
+            }
+            Err(StoreError::ImageNotFound { .. }) => assert!(!self.images.contains_key(from)),
+            Err(StoreError::ImageExists { .. }) => {
+                assert!(self.images.contains_key(to) && (!replace || from == to));
+            }
+            Err(error) => panic!("clone: {error}"),
         }
     }
 

@@ -106,7 +106,9 @@ pub(crate) enum Command {
     Verify(commands::verify::Verify),
     Gc(commands::gc::Gc),
     Repair(commands::repair::Repair),
+    Clone(commands::clone::Clone),
     Coalesce(commands::coalesce::Coalesce),
+    Flatten(commands::flatten::Flatten),
     Demo(commands::demo::Demo),
     Completions(commands::completions::Completions),
 }
@@ -129,7 +131,9 @@ impl Command {
             Self::Verify(command) => command.run(context),
             Self::Gc(command) => command.run(context),
             Self::Repair(command) => command.run(context),
+            Self::Clone(command) => command.run(context),
             Self::Coalesce(command) => command.run(context),
+            Self::Flatten(command) => command.run(context),
             Self::Demo(command) => command.run(context),
             Self::Completions(command) => command.run(context),
         }

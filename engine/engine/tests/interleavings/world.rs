@@ -264,7 +264,7 @@ impl Process {
     }
 
     pub(crate) fn coalesce(&self, image: &str) -> Result<()> {
-        Ok(self.0.store().coalesce(&name(image)).map(drop)?)
+        Ok(self.0.store().coalesce(&name(image), None).map(drop)?)
     }
 
     /// Collects everything there is to collect, without waiting for anybody.

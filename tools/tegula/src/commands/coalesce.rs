@@ -1,4 +1,4 @@
-//! `tegula coalesce`: puts images on one full layer each.
+//! `tegula coalesce`: makes one layer out of an image's increments.
 
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
@@ -6,43 +6,71 @@ use crate::output::Report;
 use crate::units;
 use clap::Args;
 use serde::Serialize;
-use tegula_engine::{ImageName, OpenImage};
+use tegula_engine::{Folded, ImageName};
 
 const EXAMPLES: &str = "\
 Examples:
   tegula coalesce web-1
   tegula coalesce nightly-1 nightly-2
+  tegula coalesce nightly-30 --onto nightly-1
 
-No chunk is read or written; content, digest and name stay. Deep stacks of layers are coalesced without
-being asked by put and gc.";
+An image lies on layers: a full one, and over it an increment for each step since. This makes one
+increment of all of them, or of those since ANCESTOR. `tegula flatten` leaves no increment at all. No
+chunk is read or written; content, digest, name and parent stay. Deep stacks of layers are coalesced
+without being asked by put and gc.";
 
-/// Put images on one full layer each
+/// Make one layer out of the increments of images
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Coalesce {
     /// The images
     #[arg(value_name = "IMAGE", required = true, value_parser = ImageName::parse)]
     images: Vec<ImageName>,
+
+    /// Make one layer that lies on this image's: of the increments since it, or of whatever differs
+    #[arg(long, value_name = "ANCESTOR", value_parser = ImageName::parse)]
+    onto: Option<ImageName>,
+}
+
+/// Images whose layers were folded.
+#[derive(Debug, Serialize)]
+pub(super) struct FoldedImages {
+    #[serde(skip)]
+    done: &'static str,
+    images: Vec<FoldedImage>,
 }
 
 #[derive(Debug, Serialize)]
-struct Coalesced {
-    images: Vec<CoalescedImage>,
-}
-
-#[derive(Debug, Serialize)]
-struct CoalescedImage {
+struct FoldedImage {
     name: String,
     digest: String,
     layers_before: usize,
     layers: usize,
 }
 
-impl Report for Coalesced {
+impl FoldedImages {
+    /// Begins with none; `done` is what people are told that was done to each.
+    pub(super) fn new(done: &'static str) -> Self {
+        let images = Vec::new();
+        Self { done, images }
+    }
+
+    pub(super) fn push(&mut self, folded: &Folded) {
+        self.images.push(FoldedImage {
+            name: folded.record.name.to_string(),
+            digest: folded.record.digest.to_string(),
+            layers_before: folded.layers_before,
+            layers: folded.layers,
+        });
+    }
+}
+
+impl Report for FoldedImages {
     fn text(&self, _verbose: bool) -> String {
-        let line = |image: &CoalescedImage| {
+        let line = |image: &FoldedImage| {
             let before = units::count(image.layers_before as u64, "layer", "layers");
-            format!("coalesced {}: {before}, now {}\n", image.name, image.layers)
+            let (done, name, now) = (self.done, &image.name, image.layers);
+            format!("{done} {name}: {before}, now {now}\n")
         };
         self.images.iter().map(line).collect()
     }
@@ -51,20 +79,11 @@ impl Report for Coalesced {
 impl Coalesce {
     pub(crate) fn run(&self, context: &Context) -> Result<Outcome, Failure> {
         let engine = context.open()?;
-        let mut images = Vec::new();
+        let mut images = FoldedImages::new("coalesced");
         for name in &self.images {
-            let session = engine.store().begin()?;
-            let layers_before = OpenImage::open(&session, name)?.stack().layers().len();
-            drop(session);
-            let record = engine.store().coalesce(name)?;
-            images.push(CoalescedImage {
-                name: name.to_string(),
-                digest: record.digest.to_string(),
-                layers_before,
-                layers: 1,
-            });
+            images.push(&engine.store().coalesce(name, self.onto.as_ref())?);
         }
-        context.output.confirm(&Coalesced { images })?;
+        context.output.confirm(&images)?;
         Ok(Outcome::Done)
     }
 }

@@ -1,11 +1,13 @@
 //! The commands, a file each: its arguments, its report, and what it does.
 
+pub(crate) mod clone;
 pub(crate) mod coalesce;
 pub(crate) mod completions;
 pub(crate) mod delta;
 pub(crate) mod demo;
 pub(crate) mod diff;
 pub(crate) mod du;
+pub(crate) mod flatten;
 pub(crate) mod gc;
 pub(crate) mod get;
 pub(crate) mod init;

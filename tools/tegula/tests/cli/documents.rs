@@ -131,7 +131,7 @@ fn moments_are_rfc_3339_in_utc_and_digests_are_hexadecimal() {
 }
 
 #[test]
-fn get_rename_rm_coalesce_and_diff_have_their_keys() {
+fn get_rename_rm_coalesce_flatten_clone_and_diff_have_their_keys() {
     let world = World::new();
     world.put("one", &[1, 0]);
     let got = world.json(["get", "one", &world.file("out")]);
@@ -147,17 +147,21 @@ fn get_rename_rm_coalesce_and_diff_have_their_keys() {
             ("seconds", Is::Number),
         ],
     );
-    let coalesced = world.json(["coalesce", "one"]);
-    check(&coalesced, &[("images", Is::List)]);
-    check(
-        &coalesced["images"][0],
-        &[
-            ("name", Is::Text),
-            ("digest", Is::Text),
-            ("layers_before", Is::Count),
-            ("layers", Is::Count),
-        ],
-    );
+    for command in ["coalesce", "flatten"] {
+        let folded = world.json([command, "one"]);
+        check(&folded, &[("images", Is::List)]);
+        check(
+            &folded["images"][0],
+            &[
+                ("name", Is::Text),
+                ("digest", Is::Text),
+                ("layers_before", Is::Count),
+                ("layers", Is::Count),
+            ],
+        );
+    }
+    let cloned = world.json(["clone", "one", "twin"]);
+    check(&cloned, &[&RECORD[..], &[("from", Is::Text)]].concat());
     let renamed = world.json(["rename", "one", "two"]);
     check(
         &renamed,

@@ -243,27 +243,76 @@ fn min_live_zero_moves_nothing() {
 }
 
 #[test]
-fn a_coalesced_image_has_one_layer_and_the_same_content() {
+fn a_flattened_image_has_one_layer_and_the_same_content() {
     let world = World::new();
     world.put("base", &[1, 2, 3, 4, 5, 6, 7, 8]);
     let disk = world.disk("disk", &[1, 2, 3, 4, 5, 6, 7, 9]);
     world.ok(["put", "child", &disk, "--parent", "base"]);
     let segments = world.segments();
-    let coalesced = world.json(["coalesce", "child"]);
-    let image = &coalesced["images"][0];
+    let flattened = world.json(["flatten", "child"]);
+    let image = &flattened["images"][0];
     assert_eq!(
         (&image["layers_before"], &image["layers"]),
         (&2.into(), &1.into())
     );
     let shown = world.json(["show", "child"]);
     assert_eq!(
-        (&shown["layers"], &shown["digest"]),
-        (&1.into(), &image["digest"])
+        (&shown["layers"], &shown["digest"], &shown["parent"]),
+        (&1.into(), &image["digest"], &"base".into())
     );
     assert_eq!(world.segments(), segments, "only metadata changes");
     world.get_is("child", &disk);
-    world.ok(["coalesce", "child", "base"]);
-    world.refuses(["coalesce", "nobody"], 1, &["nobody"]);
+    world.ok(["flatten", "child", "base", "--forget-parent"]);
+    assert!(world.json(["show", "child"])["parent"].is_null());
+    world.refuses(["flatten", "nobody"], 1, &["nobody"]);
+}
+
+#[test]
+fn increments_are_coalesced_over_their_base_or_over_an_ancestor() {
+    let world = World::new();
+    world.put("v0", &[1, 2, 3, 4, 5, 6, 7, 8]);
+    let mut disk = String::new();
+    for version in 1..=3u32 {
+        disk = world.disk("disk", &[1, 2, 3, 4, 5, 6, 7, 10 + version]);
+        let (name, parent) = (format!("v{version}"), format!("v{}", version - 1));
+        world.ok(["put", &name, &disk, "--parent", &parent]);
+    }
+    let layers = |image: &str| world.json(["show", image])["layers"].clone();
+    assert_eq!(layers("v3"), 4);
+    let onto = world.json(["coalesce", "v3", "--onto", "v1"]);
+    assert_eq!(onto["images"][0]["layers"], 3);
+    assert_eq!(layers("v3"), 3);
+    let ran = world.ok(["coalesce", "v3"]);
+    assert_eq!(ran.out, "coalesced v3: 3 layers, now 2\n");
+    assert_eq!(layers("v3"), 2);
+    assert_eq!(world.json(["show", "v3"])["parent"], "v2");
+    world.get_is("v3", &disk);
+    for image in ["v1", "v0", "v2"] {
+        world.ok(["rm", image]);
+        world.ok(["gc", "--min-live", "1"]);
+        world.get_is("v3", &disk);
+    }
+}
+
+#[test]
+fn a_clone_costs_nothing_and_outlives_its_origin() {
+    let world = World::new();
+    let disk = world.put("origin", &[1, 2, 3]);
+    world.put("taken", &[4]);
+    let segments = world.segments();
+    let cloned = world.json(["clone", "origin", "twin"]);
+    let origin = world.json(["show", "origin"]);
+    assert_eq!(cloned["digest"], origin["digest"]);
+    assert_eq!(cloned["parent"], "origin");
+    assert_eq!(world.segments(), segments);
+    world.refuses(["clone", "origin", "taken"], 1, &["taken", "already"]);
+    world.refuses(["clone", "origin", "origin", "--replace"], 1, &["origin"]);
+    world.ok(["clone", "origin", "taken", "--replace"]);
+    world.ok(["rm", "origin"]);
+    world.ok(["gc", "--min-live", "1"]);
+    world.get_is("twin", &disk);
+    world.get_is("taken", &disk);
+    world.ok(["verify", "--full"]);
 }
 
 #[test]

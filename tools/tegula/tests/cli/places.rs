@@ -33,7 +33,8 @@ fn a_store_that_cannot_be_written_can_be_read() {
         &["put", "new", &disk][..],
         &["rm", "base"],
         &["rename", "base", "new"],
-        &["coalesce", "child"],
+        &["flatten", "child"],
+        &["clone", "child", "twin"],
     ] {
         let ran = world.refuses(command, 1, &["Read-only file system"]);
         ran.hints("cannot be written");

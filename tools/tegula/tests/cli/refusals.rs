@@ -98,7 +98,9 @@ fn numbers_out_of_range_are_refused() {
 #[test]
 fn commands_that_need_images_say_so() {
     let world = World::new();
-    for command in ["rm", "coalesce", "show", "rename", "get"] {
+    for command in [
+        "rm", "coalesce", "flatten", "clone", "show", "rename", "get",
+    ] {
         world.refuses([command], 2, &["required", "IMAGE"]);
     }
 }
@@ -116,6 +118,9 @@ fn images_that_are_not_there_are_named() {
         &["du", "one", "nobody"],
         &["verify", "nobody"],
         &["coalesce", "nobody"],
+        &["coalesce", "one", "--onto", "nobody"],
+        &["flatten", "nobody"],
+        &["clone", "nobody", "somebody"],
         &["get", "nobody", "out"],
     ] {
         let arguments = [command, &["--json"]].concat();

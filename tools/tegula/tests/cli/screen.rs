@@ -6,10 +6,11 @@ use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 20] = [
     "init",
     "put",
     "get",
+    "inspect",
     "ls",
     "show",
     "rename",
@@ -21,7 +22,9 @@ const COMMANDS: [&str; 17] = [
     "verify",
     "gc",
     "repair",
+    "clone",
     "coalesce",
+    "flatten",
     "demo",
     "completions",
 ];
@@ -96,6 +99,8 @@ fn quiet_commands_say_nothing_but_results_and_errors() {
         &["get", "one", &out],
         &["rename", "one", "two"],
         &["coalesce", "two"],
+        &["flatten", "two"],
+        &["clone", "two", "three"],
         &["gc"],
         &["repair"],
         &["rm", "two"],

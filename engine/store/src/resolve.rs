@@ -1,0 +1,236 @@
+//! Which chunk each block of a stack holds, in block order.
+//!
+//! A window of blocks is painted layer by layer, the oldest first, so that what a newer layer says covers what an older
+//! one says. That costs a step for each row of each layer and each block, whatever the depth; where only a few blocks
+//! are wanted, a step for each of these and each run of the layers.
+
+use crate::{Layer, StoreError};
+use std::sync::Arc;
+use tegula_format::{BlockIndex, BlockSet, Blocks, ChunkId};
+
+/// Blocks that are painted at once; a multiple of what a container of a bitmap and a group of the digest hold.
+pub(crate) const WINDOW_BLOCKS: u64 = 1 << 16;
+
+/// Wanted blocks of a window from which on all of it is painted.
+const DENSE: u64 = WINDOW_BLOCKS / 8;
+
+/// Where the id of a block's chunk stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Slot {
+    /// The layer, counted from the newest; [`ZEROS`] has none.
+    layer: u32,
+    /// The position in its table.
+    position: u32,
+}
+
+/// The slot of a block that reads as zeros.
+const ZEROS: Slot = Slot {
+    layer: u32::MAX,
+    position: 0,
+};
+
+/// A window of blocks that was painted.
+#[derive(Debug)]
+struct Canvas<'a> {
+    layers: &'a [Arc<Layer>],
+    window: Blocks,
+    slots: Vec<Slot>,
+    /// Whether every slot is [`ZEROS`] once the blocks of the window have been taken.
+    left_clean: bool,
+}
+
+impl<'a> Canvas<'a> {
+    fn new(layers: &'a [Arc<Layer>]) -> Self {
+        Self {
+            layers,
+            window: 0..0,
+            slots: Vec::new(),
+            left_clean: false,
+        }
+    }
+
+    /// Begins a window in which every block reads as zeros.
+    fn begin(&mut self, window: Blocks) {
+        let length = index(window.end - window.start);
+        if !self.left_clean || self.slots.len() != length {
+            self.slots.clear();
+            self.slots.resize(length, ZEROS);
+        }
+        self.window = window;
+    }
+
+    fn clear(&mut self, blocks: Blocks) {
+        self.slots_of(blocks).for_each(|slot| *slot = ZEROS);
+    }
+
+    /// Lets a run of blocks be read from a layer, the first one from a position of its table.
+    fn fill(&mut self, blocks: Blocks, layer: usize, first: u64) {
+        let layer = u32::try_from(layer).expect("because a stack has at most 65,536 layers");
+        for (slot, position) in self.slots_of(blocks).zip(first..) {
+            let position = u32::try_from(position).expect("because a table has at most 2^32 ids");
+            *slot = Slot { layer, position };
+        }
+    }
+
+    fn slots_of(&mut self, blocks: Blocks) -> impl Iterator<Item = &mut Slot> {
+        let start = self.window.start;
+        let slots = index(blocks.start - start)..index(blocks.end - start);
+        self.slots.get_mut(slots).into_iter().flatten()
+    }
+
+    /// Tells whether some layer sets a block of a window: most of a large disk is holes.
+    fn has_data(&self, window: &Blocks) -> bool {
+        let mut layers = self.layers.iter();
+        layers.any(|layer| layer.data().count_in(window.clone()) > 0)
+    }
+
+    /// Paints all blocks of a window.
+    fn paint(&mut self, window: Blocks) {
+        self.begin(window.clone());
+        self.left_clean = false;
+        let layers = self.layers;
+        for (number, layer) in layers.iter().enumerate().rev() {
+            // Past a layer's end there are zeros, whatever older layers have there.
+            let end = layer.block_count().clamp(window.start, window.end);
+            self.clear(end..window.end);
+            for run in layer.zero().runs_in(window.clone()) {
+                self.clear(run);
+            }
+            let mut position = layer.position_of(window.start);
+            for run in layer.data().runs_in(window.clone()) {
+                let length = run.end - run.start;
+                self.fill(run, number, position);
+                position += length;
+            }
+        }
+    }
+
+    /// Paints those blocks of a window that are read from each layer and wanted. All of them are to be taken.
+    fn paint_hits(&mut self, window: Blocks, hits: &[BlockSet]) {
+        self.begin(window.clone());
+        self.left_clean = true;
+        let layers = self.layers;
+        for ((number, layer), hits) in layers.iter().enumerate().zip(hits) {
+            let mut data = layer.data().runs_in(window.clone());
+            let (mut run, mut position) = (0..0, layer.position_of(window.start));
+            for hit in hits.runs_in(window.clone()) {
+                while run.end < hit.end {
+                    position += run.end - run.start;
+                    run = data
+                        .next()
+                        .expect("because a block is read only from a layer that sets it");
+                }
+                let first = position + (hit.start - run.start);
+                self.fill(hit, number, first);
+            }
+        }
+    }
+
+    /// Returns the chunk that a block of the window holds, and forgets it.
+    fn take(&mut self, block: u64) -> Option<Result<&'a [u8; 32], StoreError>> {
+        let slot = self.slots.get_mut(index(block - self.window.start))?;
+        let slot = std::mem::replace(slot, ZEROS);
+        let layer = self.layers.get(slot.layer as usize)?;
+        Some(layer.id_bytes(u64::from(slot.position)))
+    }
+}
+
+/// Narrows a distance within a window.
+fn index(blocks: u64) -> usize {
+    usize::try_from(blocks).expect("because a window is short")
+}
+
+/// Narrows the number of a block.
+fn block_index(block: u64) -> BlockIndex {
+    BlockIndex::new(u32::try_from(block).expect("because an image has at most 2^32 blocks"))
+}
+
+/// Walks all blocks of a run that hold data, each with its chunk.
+#[derive(Debug)]
+pub(crate) struct ChunksIn<'a> {
+    canvas: Canvas<'a>,
+    blocks: Blocks,
+    next: u64,
+}
+
+impl<'a> ChunksIn<'a> {
+    /// Begins at the first of `blocks`, none of which is past the newest layer's end.
+    pub(crate) fn new(layers: &'a [Arc<Layer>], blocks: Blocks) -> Self {
+        Self {
+            canvas: Canvas::new(layers),
+            next: blocks.start,
+            blocks,
+        }
+    }
+}
+
+impl<'a> Iterator for ChunksIn<'a> {
+    type Item = Result<(BlockIndex, &'a [u8; 32]), StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.next < self.blocks.end {
+            if self.next >= self.canvas.window.end {
+                let end = (self.next / WINDOW_BLOCKS + 1) * WINDOW_BLOCKS;
+                let window = self.next..end.min(self.blocks.end);
+                if !self.canvas.has_data(&window) {
+                    self.next = window.end;
+                    continue;
+                }
+                self.canvas.paint(window);
+            }
+            let block = self.next;
+            self.next += 1;
+            if let Some(id) = self.canvas.take(block) {
+                return Some(id.map(|id| (block_index(block), id)));
+            }
+        }
+        None
+    }
+}
+
+/// Walks some blocks, each with the chunk it holds, if it holds one.
+#[derive(Debug)]
+pub(crate) struct ChunksOf<'a, I> {
+    canvas: Canvas<'a>,
+    wanted: &'a BlockSet,
+    /// The wanted blocks that are read from each layer.
+    hits: Vec<BlockSet>,
+    blocks: I,
+}
+
+pub(crate) fn chunks_of<'a>(
+    layers: &'a [Arc<Layer>],
+    visible: &[BlockSet],
+    wanted: &'a BlockSet,
+) -> ChunksOf<'a, impl Iterator<Item = BlockIndex> + use<'a>> {
+    let hits = visible.iter().map(|visible| {
+        let mut hits = visible.clone();
+        hits.intersect_with(wanted);
+        hits
+    });
+    ChunksOf {
+        canvas: Canvas::new(layers),
+        wanted,
+        hits: hits.collect(),
+        blocks: wanted.iter(),
+    }
+}
+
+impl<I: Iterator<Item = BlockIndex>> Iterator for ChunksOf<'_, I> {
+    type Item = Result<(BlockIndex, Option<ChunkId>), StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let block = self.blocks.next()?;
+        let at = u64::from(block.get());
+        if at >= self.canvas.window.end {
+            let first = at / WINDOW_BLOCKS * WINDOW_BLOCKS;
+            let window = first..first + WINDOW_BLOCKS;
+            match self.wanted.count_in(window.clone()) > DENSE {
+                true => self.canvas.paint(window),
+                false => self.canvas.paint_hits(window, &self.hits),
+            }
+        }
+        let id = self.canvas.take(at).transpose();
+        Some(id.map(|id| (block, id.copied().map(ChunkId::from_bytes))))
+    }
+}
