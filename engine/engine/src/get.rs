@@ -112,6 +112,8 @@ fn get_file(
         .map_err(failed)?;
     let data = image.stack().data();
     let report = write_blocks(image, workers, (&target, path), &data, task)?;
+    // Whoever asked to stop while the last window was written is heard before the file gets its name.
+    task.check()?;
     let existing = if force {
         Existing::Replace
     } else {

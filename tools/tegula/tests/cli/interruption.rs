@@ -92,7 +92,7 @@ fn begin_get(world: &World, out: &str) -> Child {
 
 /// A long disk that is quickly made: the same block all over.
 fn large(world: &World) {
-    world.put("large", &vec![7; 4096]);
+    world.put("large", &vec![7; 8192]);
     std::fs::remove_file(world.path("large.disk")).unwrap();
 }
 
