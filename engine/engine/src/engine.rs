@@ -1,12 +1,12 @@
 //! The facade: a store in a directory, and what can be done with its images.
 
 use crate::disk_formats::DiskFormat;
-use crate::disk_formats::qcow2::Qcow2;
+use crate::disk_formats::qcow2::{Qcow2, Qcow2Options};
 use crate::put::put;
 use crate::{
     BlockSource, DeltaApplied, DeltaDestination, DeltaReport, DeltaRequest, Destination, Diff,
     EngineError, GetReport, ImageInfo, OpenImage, PutReport, PutRequest, RawDisk, Source,
-    Statistics, Task, Usage, Workers, delta, diff, get, usage,
+    Statistics, Task, Usage, Workers, delta, diff, get, get_qcow2, usage,
 };
 use std::io;
 use std::path::Path;
@@ -194,6 +194,37 @@ impl Engine {
     ) -> Result<GetReport, EngineError> {
         let session = self.store.begin()?;
         get::get(&OpenImage::open(&session, name)?, self.workers, to, task)
+    }
+
+    /// Gets an image out as a qcow2 file: all of it, or over `base`, another image, only what differs from that.
+    ///
+    /// Its disk has whole sectors of 512 bytes, as QEMU knows no others: a last one that the image has in part is filled
+    /// with zeros.
+    ///
+    /// # Errors
+    /// As for [`Self::get`]; [`EngineError::Qcow2Write`] if such a file cannot be, or not there.
+    ///
+    /// # Panics
+    /// If `base` is given and `options` do not name a backing file, or the other way round.
+    pub fn get_qcow2(
+        &self,
+        name: &ImageName,
+        base: Option<&ImageName>,
+        to: Destination<'_>,
+        options: &Qcow2Options<'_>,
+        task: Task<'_>,
+    ) -> Result<GetReport, EngineError> {
+        assert_eq!(
+            base.is_some(),
+            options.backing.is_some(),
+            "what a file lies over is an image here and a name there"
+        );
+        let session = self.store.begin()?;
+        let image = OpenImage::open(&session, name)?;
+        let base = base
+            .map(|base| OpenImage::open(&session, base))
+            .transpose()?;
+        get_qcow2::get(&image, base.as_ref(), self.workers, to, options, task)
     }
 
     /// Returns the records of all images, by name.

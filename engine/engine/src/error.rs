@@ -1,7 +1,7 @@
 //! What can go wrong with images.
 
 use crate::DeltaError;
-use crate::disk_formats::qcow2::Qcow2Error;
+use crate::disk_formats::qcow2::{Qcow2Error, Qcow2WriteError};
 use std::io;
 use std::path::PathBuf;
 use tegula_format::{BlockSize, ImageDigest, ImageName};
@@ -46,6 +46,9 @@ pub enum EngineError {
         /// Why.
         source: Qcow2Error,
     },
+    /// The image cannot be written as such a qcow2 file.
+    #[error(transparent)]
+    Qcow2Write(#[from] Qcow2WriteError),
     /// A raw source has no snapshots.
     #[error("{name} is raw: it has no snapshot {wanted:?}")]
     NoSnapshots {

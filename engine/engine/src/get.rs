@@ -4,6 +4,7 @@ use crate::{EngineError, OpenImage, Task, Workers};
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Write};
+use std::iter::Peekable;
 use std::path::Path;
 use tegula_format::{
     BlockIndex, BlockSet, BlockSize, Blocks, ChunkId, ImageDigest, ImageDigester, RunRow,
@@ -111,7 +112,19 @@ fn get_file(
         .set_len(image.record().virtual_size)
         .map_err(failed)?;
     let data = image.stack().data();
-    let report = write_blocks(image, workers, (&target, path), &data, task)?;
+    let write = |block, bytes: &[u8]| write_clipped(image, (&target, path), block, bytes);
+    let report = write_blocks(image, workers, &data, write, task)?;
+    publish(target, path, force, task)?;
+    Ok(report)
+}
+
+/// Gives a finished file its name.
+pub(crate) fn publish(
+    target: TargetFile,
+    path: &Path,
+    force: bool,
+    task: Task<'_>,
+) -> Result<(), EngineError> {
     // Whoever asked to stop while the last window was written is heard before the file gets its name.
     task.check()?;
     let existing = if force {
@@ -126,15 +139,14 @@ fn get_file(
                 path: path.to_owned(),
             },
             _ => write_error(path)(source),
-        })?;
-    Ok(report)
+        })
 }
 
-fn is_block_device(metadata: &std::fs::Metadata) -> bool {
+pub(crate) fn is_block_device(metadata: &std::fs::Metadata) -> bool {
     std::os::unix::fs::FileTypeExt::is_block_device(&metadata.file_type())
 }
 
-fn write_error(path: &Path) -> impl FnOnce(io::Error) -> EngineError {
+pub(crate) fn write_error(path: &Path) -> impl FnOnce(io::Error) -> EngineError {
     move |source| EngineError::WriteTarget {
         name: path.display().to_string(),
         source,
@@ -165,7 +177,8 @@ fn get_in_place(
     }
     let zeroed = zero_what_is_not(image, &target).map_err(write_error(path))?;
     let differing = differing_blocks(image, workers, &target, found, task)?;
-    let mut report = write_blocks(image, workers, (&target, path), &differing, task)?;
+    let write = |block, bytes: &[u8]| write_clipped(image, (&target, path), block, bytes);
+    let mut report = write_blocks(image, workers, &differing, write, task)?;
     report.written_bytes += zeroed;
     target.sync().map_err(write_error(path))?;
     Ok(report)
@@ -376,12 +389,26 @@ fn continues(read: &Read, row: &RunRow) -> bool {
         && gap.is_some_and(|gap| gap <= GAP_BYTES && length as u64 + gap <= READ_BYTES as u64)
 }
 
-/// Writes some of an image's blocks to a target, in the order they stand in the store.
-fn write_blocks(
+/// Writes a block where it stands on the disk, as much of it as the disk has. Returns how much that is.
+fn write_clipped(
+    image: &OpenImage<'_>,
+    (target, path): (&TargetFile, &Path),
+    block: BlockIndex,
+    bytes: &[u8],
+) -> Result<u64, EngineError> {
+    let record = image.record();
+    let (offset, bytes) = clipped(block, bytes, record.block_size, record.virtual_size);
+    target.write_at(bytes, offset).map_err(write_error(path))?;
+    Ok(bytes.len() as u64)
+}
+
+/// Hands over some of an image's blocks to be written, in the order they stand in the store. `write` returns how many
+/// bytes it wrote.
+pub(crate) fn write_blocks(
     image: &OpenImage<'_>,
     workers: Workers,
-    (target, path): (&TargetFile, &Path),
     wanted: &BlockSet,
+    write: impl Fn(BlockIndex, &[u8]) -> Result<u64, EngineError> + Sync,
     task: Task<'_>,
 ) -> Result<GetReport, EngineError> {
     let record = image.record();
@@ -413,9 +440,7 @@ fn write_blocks(
             let mut written = 0;
             read.finish(image.session(), |blocks, bytes| {
                 for block in blocks {
-                    let (offset, bytes) = clipped(*block, bytes, block_size, virtual_size);
-                    target.write_at(bytes, offset).map_err(write_error(path))?;
-                    written += bytes.len() as u64;
+                    written += write(*block, bytes)?;
                 }
                 Ok(())
             })?;
@@ -445,22 +470,23 @@ fn clipped(
 }
 
 /// Walks an image's map from the first block to the last, and computes the digest of all it walked over.
-struct Feeder<'a, I> {
+struct Feeder<'a, I: Iterator> {
     image: &'a OpenImage<'a>,
-    chunks: I,
+    chunks: Peekable<I>,
     digester: ImageDigester,
     next: u64,
     data_blocks: u64,
 }
 
-impl<'a> Feeder<'a, ()> {
-    fn new(
-        image: &'a OpenImage<'a>,
-    ) -> Feeder<'a, impl Iterator<Item = Result<(BlockIndex, ChunkId), StoreError>> + 'a> {
+/// A data block and its chunk.
+type MapRow = Result<(BlockIndex, ChunkId), StoreError>;
+
+impl<'a> Feeder<'a, std::iter::Empty<MapRow>> {
+    fn new(image: &'a OpenImage<'a>) -> Feeder<'a, impl Iterator<Item = MapRow> + 'a> {
         let digester = ImageDigester::new(image.record().virtual_size, image.record().block_size);
         Feeder {
             image,
-            chunks: image.stack().chunks(),
+            chunks: image.stack().chunks().peekable(),
             digester,
             next: 0,
             data_blocks: 0,
@@ -468,14 +494,34 @@ impl<'a> Feeder<'a, ()> {
     }
 }
 
-impl<I: Iterator<Item = Result<(BlockIndex, ChunkId), StoreError>>> Feeder<'_, I> {
+impl<I: Iterator<Item = MapRow>> Feeder<'_, I> {
     /// Returns the next data blocks, at most `count`; `None` after the last.
     fn next_blocks(
         &mut self,
         count: usize,
     ) -> Result<Option<Vec<(BlockIndex, ChunkId)>>, StoreError> {
+        self.next_groups(count, 1)
+    }
+
+    /// Returns the next data blocks, `count` or as many more as there are in the same group of `group` blocks; `None`
+    /// after the last.
+    fn next_groups(
+        &mut self,
+        count: usize,
+        group: u64,
+    ) -> Result<Option<Vec<(BlockIndex, ChunkId)>>, StoreError> {
         let blocks: Result<Vec<_>, _> = self.chunks.by_ref().take(count).collect();
-        let blocks = blocks?;
+        let mut blocks = blocks?;
+        let group_of = |block: BlockIndex| u64::from(block.get()) / group;
+        if let Some(last) = blocks.last().map(|(last, _)| group_of(*last)) {
+            let in_group = |row: &MapRow| {
+                row.as_ref()
+                    .map_or(true, |(block, _)| group_of(*block) == last)
+            };
+            while let Some(row) = self.chunks.next_if(in_group) {
+                blocks.push(row?);
+            }
+        }
         for (block, id) in &blocks {
             self.digester.push_zeros(u64::from(block.get()) - self.next);
             self.digester.push_data(id);
@@ -514,44 +560,51 @@ impl<I: Iterator<Item = Result<(BlockIndex, ChunkId), StoreError>>> Feeder<'_, I
     }
 }
 
-/// Consecutive blocks on their way to a stream.
+/// Consecutive blocks on their way to be written in order.
 #[derive(Debug)]
 struct Piece {
     blocks: Blocks,
     reads: Vec<Read>,
 }
 
-fn get_stream(
+/// Which blocks are handed over in order, and how they are kept together.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct InOrder<'a> {
+    /// The blocks to read; `None` for all that hold data.
+    pub(crate) wanted: Option<&'a BlockSet>,
+    /// Blocks of a group, counted from the disk's first, come in the same piece.
+    pub(crate) group: u64,
+}
+
+/// Hands over an image's data in the order of the disk, verified: pieces of consecutive blocks to `work`, on all cores,
+/// with the range that they are all the data of; what it makes of them to `take`, in order.
+///
+/// Returns what was walked over; its `written_bytes` are for the caller to set.
+pub(crate) fn in_order<R: Send>(
     image: &OpenImage<'_>,
     workers: Workers,
-    out: &mut (dyn Write + Send),
+    plan: InOrder<'_>,
+    work: impl Fn(Blocks, Vec<(BlockIndex, Buffer)>) -> R + Sync,
+    mut take: impl FnMut(R) -> Result<(), EngineError> + Send,
     task: Task<'_>,
 ) -> Result<GetReport, EngineError> {
     let record = image.record();
     let (block_size, virtual_size) = (record.block_size, record.virtual_size);
     let mut feeder = Feeder::new(image);
     let mut walked = 0;
-    let (mut written, mut position) = (0, 0);
     let piece_blocks = (PIECE_BYTES / block_size.as_usize()).max(1);
-    let zeros = Buffer::zeroed(block_size.as_usize());
-    let mut emit = |bytes: &[u8]| -> Result<(), EngineError> {
-        let write_failed = |source| EngineError::WriteTarget {
-            name: "the output".to_owned(),
-            source,
-        };
-        let rest = usize::try_from(virtual_size - position).unwrap_or(usize::MAX);
-        let bytes = bytes.get(..rest.min(bytes.len())).unwrap_or_default();
-        position += bytes.len() as u64;
-        out.write_all(bytes).map_err(write_failed)
-    };
+    let piece_bytes = PIECE_BYTES.max(block_size.as_usize());
     workers.pipeline(
         || {
             task.check()?;
             let mut window = Vec::new();
-            while window.len() < WINDOW_BYTES / PIECE_BYTES.max(block_size.as_usize()) {
-                let Some(blocks) = feeder.next_blocks(piece_blocks)? else {
+            while window.len() < WINDOW_BYTES / piece_bytes {
+                let Some(mut blocks) = feeder.next_groups(piece_blocks, plan.group)? else {
                     break;
                 };
+                if let Some(wanted) = plan.wanted {
+                    blocks.retain(|(block, _)| wanted.contains(*block));
+                }
                 let mut reads = plan_reads(image.session(), &blocks)?;
                 reads
                     .iter_mut()
@@ -574,30 +627,67 @@ fn get_stream(
                 })?;
             }
             decoded.sort_unstable_by_key(|(block, _)| *block);
-            Ok::<_, EngineError>((piece.blocks, decoded))
+            Ok::<_, EngineError>(work(piece.blocks, decoded))
         },
-        |results| {
-            for result in results {
-                let (blocks, decoded) = result?;
-                let mut next = blocks.start;
-                for (block, bytes) in decoded {
-                    (next..u64::from(block.get())).try_for_each(|_| emit(&zeros))?;
-                    emit(&bytes)?;
-                    written += bytes.len() as u64;
-                    next = u64::from(block.get()) + 1;
-                }
+        |results| results.into_iter().try_for_each(|result| take(result?)),
+    )?;
+    feeder.finish(0)
+}
+
+fn get_stream(
+    image: &OpenImage<'_>,
+    workers: Workers,
+    out: &mut (dyn Write + Send),
+    task: Task<'_>,
+) -> Result<GetReport, EngineError> {
+    let record = image.record();
+    let (block_size, virtual_size) = (record.block_size, record.virtual_size);
+    let mut walked = 0;
+    let (mut written, mut position) = (0, 0);
+    let zeros = Buffer::zeroed(block_size.as_usize());
+    let mut emit = |bytes: &[u8]| -> Result<(), EngineError> {
+        let rest = usize::try_from(virtual_size - position).unwrap_or(usize::MAX);
+        let bytes = bytes.get(..rest.min(bytes.len())).unwrap_or_default();
+        position += bytes.len() as u64;
+        out.write_all(bytes).map_err(output_error)
+    };
+    let all = InOrder {
+        wanted: None,
+        group: 1,
+    };
+    let report = in_order(
+        image,
+        workers,
+        all,
+        |blocks, decoded| (blocks, decoded),
+        |(blocks, decoded)| {
+            let mut next = blocks.start;
+            walked = blocks.end;
+            for (block, bytes) in decoded {
+                (next..u64::from(block.get())).try_for_each(|_| emit(&zeros))?;
+                emit(&bytes)?;
+                written += bytes.len() as u64;
+                next = u64::from(block.get()) + 1;
             }
-            Ok::<_, EngineError>(())
+            Ok(())
         },
+        task,
     )?;
     let block_count = block_size.blocks_in(virtual_size);
     for _ in walked..block_count {
         task.check()?;
         emit(&zeros)?;
     }
-    out.flush().map_err(|source| EngineError::WriteTarget {
+    out.flush().map_err(output_error)?;
+    Ok(GetReport {
+        written_bytes: written.min(virtual_size),
+        ..report
+    })
+}
+
+pub(crate) fn output_error(source: io::Error) -> EngineError {
+    EngineError::WriteTarget {
         name: "the output".to_owned(),
         source,
-    })?;
-    feeder.finish(written.min(virtual_size))
+    }
 }

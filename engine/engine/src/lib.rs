@@ -11,6 +11,7 @@ pub mod disk_formats;
 mod engine;
 mod error;
 mod get;
+mod get_qcow2;
 mod image;
 mod put;
 mod source;

@@ -8,7 +8,7 @@ use std::error::Error;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use tegula_engine::disk_formats::qcow2::Qcow2Error;
+use tegula_engine::disk_formats::qcow2::{Qcow2Error, Qcow2WriteError};
 use tegula_engine::{DeltaError, EngineError, FileKind, SourceError, StoreError, TargetError};
 
 /// How a command ended that did what it was to do.
@@ -151,6 +151,7 @@ fn engine_hint(error: &EngineError) -> Option<&'static str> {
             "nothing was put; stop whoever writes to it, or put a snapshot of it"
         }
         EngineError::Qcow2 { source, .. } => return qcow2_hint(source),
+        EngineError::Qcow2Write(error) => return qcow2_write_hint(error),
         EngineError::NoSnapshots { .. } => {
             "`tegula inspect FILE` shows what a file is, and the snapshots in it"
         }
@@ -305,6 +306,19 @@ fn qcow2_hint(error: &Qcow2Error) -> Option<&'static str> {
         _ => {
             "nothing was put; `qemu-img check` may tell more, and `--format raw` takes the file's bytes as the disk"
         }
+    })
+}
+
+fn qcow2_write_hint(error: &Qcow2WriteError) -> Option<&'static str> {
+    Some(match error {
+        Qcow2WriteError::TooLarge { .. } => {
+            "larger clusters take larger disks: `--cluster-size 2M`"
+        }
+        Qcow2WriteError::BackingName { .. } => {
+            "give a shorter name with `--backing-name`, or larger clusters with `--cluster-size`"
+        }
+        Qcow2WriteError::NotInOrder => "leave out `--compress`, or write to a file",
+        Qcow2WriteError::NotInPlace { .. } => "name a new file; a device takes `--format raw`",
     })
 }
 

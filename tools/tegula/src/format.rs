@@ -24,3 +24,21 @@ impl SourceFormat {
         }
     }
 }
+
+/// How a destination is to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TargetFormat {
+    /// The disk's bytes
+    Raw,
+    /// QEMU's qcow2, version 3
+    Qcow2,
+}
+
+impl From<TargetFormat> for DiskFormat {
+    fn from(format: TargetFormat) -> Self {
+        match format {
+            TargetFormat::Raw => Self::Raw,
+            TargetFormat::Qcow2 => Self::Qcow2,
+        }
+    }
+}

@@ -12,3 +12,4 @@ mod overlays;
 mod reading;
 mod snapshots;
 mod support;
+mod writing;

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use tegula_engine::disk_formats::DiskFormat;
 use tegula_engine::disk_formats::qcow2::Qcow2;
 use tegula_engine::{
-    BlockSource, Content, Engine, EngineError, Environment, ImageDigest, ImageName, InitOptions,
-    PutFile, PutFileReport, RawDisk, Store, Task, Workers,
+    BlockSize, BlockSource, Content, Engine, EngineError, Environment, ImageDigest, ImageName,
+    InitOptions, PutFile, PutFileReport, RawDisk, Store, Task, Workers,
 };
 use tegula_io::MemoryStorage;
 
@@ -26,9 +26,20 @@ pub(crate) fn name(text: &str) -> ImageName {
 
 impl World {
     pub(crate) fn new() -> Self {
+        Self::with_blocks(BlockSize::DEFAULT)
+    }
+
+    pub(crate) fn with_blocks(block_size: BlockSize) -> Self {
         let storage = Arc::new(MemoryStorage::new());
         let environment = Environment::of_system(storage);
-        let store = Store::init(environment, InitOptions::default()).unwrap();
+        let store = Store::init(
+            environment,
+            InitOptions {
+                block_size,
+                ..InitOptions::default()
+            },
+        )
+        .unwrap();
         Self {
             directory: tempfile::tempdir().unwrap(),
             engine: Engine::new(store, Workers::Pool),

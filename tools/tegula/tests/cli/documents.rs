@@ -140,6 +140,7 @@ fn get_rename_rm_coalesce_flatten_clone_and_diff_have_their_keys() {
         &[
             ("name", Is::Text),
             ("destination", Is::Text),
+            ("format", Is::Text),
             ("virtual_size", Is::Count),
             ("digest", Is::Text),
             ("written_bytes", Is::Count),

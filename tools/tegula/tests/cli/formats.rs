@@ -65,6 +65,125 @@ fn an_overlay_is_put_over_its_parent_or_not_at_all() {
 }
 
 #[test]
+fn an_image_is_got_as_qcow2_whole_compressed_and_over_another() {
+    let world = World::new();
+    let raw = world.put("base", &[1, 2, 0, 3]);
+    let changed = world.put("changed", &[1, 0, 4, 3]);
+    let (file, overlay) = (world.file("file.qcow2"), world.file("overlay.qcow2"));
+    for more in [
+        &[][..],
+        &["--compress"],
+        &["--compress", "--compression-type", "zstd"],
+        &["--cluster-size", "4K"],
+    ] {
+        let mut get = vec!["get", "base", &file, "--format", "qcow2", "--force"];
+        get.extend(more);
+        assert_eq!(world.json(get)["format"], "qcow2");
+        qemu_img(&["check", "-q", &file]);
+        qemu_img(&["compare", "-q", "-f", "raw", "-F", "qcow2", &raw, &file]);
+    }
+    let got = world
+        .command(["get", "base", "-", "--format", "qcow2"])
+        .output()
+        .unwrap();
+    std::fs::write(&file, &got.stdout).unwrap();
+    qemu_img(&["check", "-q", &file]);
+    qemu_img(&["compare", "-q", "-f", "raw", "-F", "qcow2", &raw, &file]);
+    world.ok([
+        "get",
+        "changed",
+        &overlay,
+        "--format",
+        "qcow2",
+        "--backing",
+        "base",
+        "--backing-name",
+        "file.qcow2",
+    ]);
+    let shown = world.json(["inspect", &overlay]);
+    assert_eq!(shown["qcow2"]["backing_file"], "file.qcow2");
+    assert_eq!(shown["qcow2"]["backing_format"], "qcow2");
+    qemu_img(&[
+        "compare", "-q", "-f", "raw", "-F", "qcow2", &changed, &overlay,
+    ]);
+    world.ok(["put", "again", &overlay, "--parent", "base"]);
+    world.get_is("again", &changed);
+}
+
+#[test]
+fn what_does_not_go_with_qcow2_is_refused_before_anything_is_done() {
+    let world = World::new();
+    let raw = world.put("base", &[1]);
+    for (more, named) in [
+        (&["--compress"][..], "--compress is for --format qcow2"),
+        (&["--backing", "base"], "--backing is for"),
+        (&["--cluster-size", "4K"], "--cluster-size is for"),
+        (&["--format", "qcow2", "--in-place"], "--in-place"),
+        (
+            &["--format", "qcow2", "--cluster-size", "3K"],
+            "power of two",
+        ),
+        (&["--format", "qcow2", "--backing-name", "x"], "--backing"),
+    ] {
+        let mut get = vec!["get", "base", &raw];
+        get.extend(more);
+        world.refuses(get, 2, &[named]);
+    }
+    world.refuses(
+        ["get", "base", "-", "--format", "qcow2", "--compress"],
+        2,
+        &["--compress needs a file"],
+    );
+    world.refuses(["get", "base", &raw, "--format", "qcow2"], 1, &["exists"]);
+    let absent = world.file("absent.qcow2");
+    world.refuses(
+        [
+            "get",
+            "base",
+            &absent,
+            "--format",
+            "qcow2",
+            "--backing",
+            "none",
+        ],
+        1,
+        &["none"],
+    );
+    assert!(!Path::new(&absent).exists());
+    let name = "b".repeat(1024);
+    world
+        .refuses(
+            [
+                "get",
+                "base",
+                &absent,
+                "--format",
+                "qcow2",
+                "--backing",
+                "base",
+                "--backing-name",
+                &name,
+            ],
+            1,
+            &["1024"],
+        )
+        .hints("--backing-name");
+}
+
+#[test]
+fn a_disk_of_odd_length_is_got_with_a_remark() {
+    let world = World::new();
+    std::fs::write(world.path("odd"), b"odd").unwrap();
+    world.ok(["put", "odd", &world.file("odd")]);
+    let ran = world.ok(["get", "odd", &world.file("odd.qcow2"), "--format", "qcow2"]);
+    assert!(
+        ran.err
+            .contains("512 bytes, whole sectors; the image has 3"),
+        "{ran:#?}"
+    );
+}
+
+#[test]
 fn inspect_tells_what_a_file_is_and_what_is_in_it() {
     let world = World::without_store();
     let file = world.file("disk.qcow2");

@@ -13,20 +13,20 @@ const V2_BYTES: usize = 72;
 const V3_BYTES: usize = 104;
 
 /// The cluster sizes QEMU reads: 512 bytes to 2 MiB.
-const CLUSTER_BITS: std::ops::RangeInclusive<u32> = 9..=21;
+pub(super) const CLUSTER_BITS: std::ops::RangeInclusive<u32> = 9..=21;
 /// With subclusters: 16 KiB, so that a subcluster has a sector.
 const CLUSTER_BITS_EXTENDED_MIN: u32 = 14;
 
 /// QEMU's limits too: beyond them it opens nothing either.
-const L1_BYTES_MAX: u64 = 32 << 20;
-const REFCOUNT_TABLE_BYTES_MAX: u64 = 8 << 20;
-const BACKING_NAME_BYTES_MAX: u64 = 1023;
+pub(super) const L1_BYTES_MAX: u64 = 32 << 20;
+pub(super) const REFCOUNT_TABLE_BYTES_MAX: u64 = 8 << 20;
+pub(super) const BACKING_NAME_BYTES_MAX: u64 = 1023;
 const REFCOUNT_ORDER_MAX: u32 = 6;
 
 const DIRTY: u64 = 1 << 0;
 const CORRUPT: u64 = 1 << 1;
 const DATA_FILE: u64 = 1 << 2;
-const COMPRESSION: u64 = 1 << 3;
+pub(super) const COMPRESSION: u64 = 1 << 3;
 const EXTENDED_L2: u64 = 1 << 4;
 const KNOWN: u64 = DIRTY | CORRUPT | DATA_FILE | COMPRESSION | EXTENDED_L2;
 
@@ -36,7 +36,7 @@ const AUTOCLEAR_BITMAPS: u64 = 1 << 0;
 const AUTOCLEAR_RAW_DATA_FILE: u64 = 1 << 1;
 
 const EXTENSION_END: u32 = 0;
-const EXTENSION_BACKING_FORMAT: u32 = 0xe279_2aca;
+pub(super) const EXTENSION_BACKING_FORMAT: u32 = 0xe279_2aca;
 const EXTENSION_FEATURE_NAMES: u32 = 0x6803_f857;
 const EXTENSION_BITMAPS: u32 = 0x2385_2875;
 const EXTENSION_ENCRYPTION: u32 = 0x0537_be77;

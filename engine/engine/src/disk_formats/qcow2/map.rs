@@ -9,9 +9,9 @@ use std::ops::Range;
 const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 const L1_RESERVED: u64 = 0x7f00_0000_0000_01ff;
 const L2_RESERVED: u64 = 0x3f00_0000_0000_01fe;
-const COPIED: u64 = 1 << 63;
-const COMPRESSED: u64 = 1 << 62;
-const ZERO: u64 = 1;
+pub(super) const COPIED: u64 = 1 << 63;
+pub(super) const COMPRESSED: u64 = 1 << 62;
+pub(super) const ZERO: u64 = 1;
 
 /// Subclusters of a cluster, if there are any.
 const SUBCLUSTERS: u32 = 32;

@@ -16,17 +16,26 @@ mod header;
 mod map;
 mod numbers;
 mod snapshots;
+mod writing;
 
 pub use bitmaps::Bitmap;
 pub use disk::Qcow2Disk;
 pub use error::Qcow2Error;
 pub use header::{Backing, Compression, MAGIC};
 pub use snapshots::Snapshot;
+pub(crate) use writing::{Appender, Compressing, Head, Layout, NewMap};
+pub use writing::{BackingName, ClusterSize, Qcow2Options, Qcow2WriteError};
 
 use crate::{BlockSource, ChangedBlocks};
 use file::File;
 use header::Header;
 use map::Map;
+
+/// Sets an entry of a table that is to be written.
+pub(crate) fn set_entry(table: &mut [u8], index: u64, entry: u64) {
+    let index = usize::try_from(index).expect("because tables are short");
+    numbers::set_u64(table, index * 8, entry);
+}
 
 /// A qcow2 file: what it says of itself, checked.
 #[derive(Debug)]
