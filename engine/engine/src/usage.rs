@@ -1,12 +1,12 @@
 //! What images cost: set algebra on the places of their chunks, and on their layers.
 //!
-//! An image's bytes on disk are the records of its chunks, a row in a segment's table of contents for each, the files of
-//! its layers, and its own record. Not counted are the 137 bytes of head and trailer that a segment has, whatever is in
+//! An image's bytes on disk are the records of its chunks and of those that they stand on, what a segment's table of
+//! contents says of each, the files of its layers, and its own record. Not counted are the 137 bytes of head and trailer that a segment has, whatever is in
 //! it, and the index, which is derived.
 
 use crate::EngineError;
 use std::collections::HashMap;
-use tegula_format::{ImageName, ImageRecord, LayerId, TOC_ROW_BYTES};
+use tegula_format::{ImageName, ImageRecord, LayerId};
 use tegula_store::{LayerStack, LiveSet, SegmentTables, Session};
 
 /// What one image costs. All byte counts but the first two are bytes on disk.
@@ -198,7 +198,7 @@ impl<'a> Sums<'a> {
     /// Returns the bytes of the records and of the rows that say where they are.
     fn of(&mut self, places: &LiveSet) -> Result<u64, EngineError> {
         let records = places.stored_bytes(&mut self.0)?;
-        Ok(records + places.len() * TOC_ROW_BYTES as u64)
+        Ok(records + places.table_bytes(&mut self.0)?)
     }
 }
 

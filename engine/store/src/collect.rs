@@ -7,6 +7,7 @@
 
 use crate::mark::Marked;
 use crate::segment::{SegmentTable, list_sealed, read_ingest};
+use crate::standing::{Chooser, chooser};
 use crate::{
     CheckedRecord, Encoded, Index, Ingest, Session, Store, StoreError, codec, files, index, layer,
     paths, recover,
@@ -14,7 +15,8 @@ use crate::{
 use std::collections::HashSet;
 use std::time::Duration;
 use tegula_format::{
-    Corruption, GcState, ImageRecord, IngestId, LayerId, SegmentNumber, Structure,
+    BASE_DEPTH_MAX, ChunkId, Corruption, GcState, ImageRecord, IngestId, LayerId, RunRow,
+    SegmentNumber, Structure,
 };
 use tegula_io::{Existing, LockMode};
 
@@ -454,8 +456,8 @@ fn kept_copies_are_whole(
         .run_rows()
         .filter(|row| !marked.places.contains(row.place))
         .filter_map(|row| {
-            let kept = index.lookup(&row.id)?;
-            marked.places.contains(kept.place).then_some(kept)
+            let mut places = index.places(&row.id);
+            places.find(|kept| marked.places.contains(kept.place))
         });
     Ok(kept.all(|row| session.read_chunk_at(&row).is_ok()))
 }
@@ -506,11 +508,7 @@ fn move_survivors(session: &Session, plan: &Plan, marked: &Marked) -> Result<u64
 }
 
 /// Reads every survivor from where it stands now, before the old copy is given up.
-fn read_back(
-    store: &Store,
-    plan: &Plan,
-    moved: &[tegula_format::ChunkId],
-) -> Result<(), StoreError> {
+fn read_back(store: &Store, plan: &Plan, moved: &[ChunkId]) -> Result<(), StoreError> {
     let session = store.begin()?;
     let old: HashSet<_> = plan.segments().map(|(number, _)| number).collect();
     let index = session.index()?;
@@ -542,14 +540,41 @@ fn spare(
             .for_each(|layer| _ = layers.remove(&layer.id()));
         for chunk in stack.chunks() {
             let (_, id) = chunk?;
-            let usable = |segment| index.places(&id).any(|row| row.place.segment == segment);
-            if index
-                .places(&id)
-                .any(|row| !segments.contains(&row.place.segment))
-            {
-                continue;
-            }
-            segments.retain(|segment| !usable(*segment));
+            spare_chunk(session, index, &id, segments, 0)?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes from the condemned what a chunk needs: a segment that it stands in, unless it stands elsewhere too, and what it
+/// stands on there.
+fn spare_chunk(
+    session: &Session,
+    index: &Index,
+    id: &ChunkId,
+    segments: &mut HashSet<SegmentNumber>,
+    depth: u32,
+) -> Result<(), StoreError> {
+    let stays = |row: &RunRow, segments: &HashSet<SegmentNumber>| {
+        index.is_usable(row.place) && !segments.contains(&row.place.segment)
+    };
+    if depth > BASE_DEPTH_MAX {
+        return Ok(());
+    }
+    let staying = Chooser::among(session, index, |row| stays(row, segments)).choose(id)?;
+    if staying.is_some() {
+        return Ok(());
+    }
+    // Nothing that stays holds it whole: what does, stays.
+    let now = chooser(session, index);
+    let rows = match now.choose(id)? {
+        Some(row) => vec![row],
+        None => now.places(id),
+    };
+    for row in rows {
+        segments.remove(&row.place.segment);
+        for base in session.bases_of(&row)?.ids() {
+            spare_chunk(session, index, base, segments, depth + 1)?;
         }
     }
     Ok(())

@@ -182,6 +182,14 @@ impl StoreError {
         tegula_io::is_bad_medium(source)
     }
 
+    /// Tells whether a record is at fault only in what it stands on: when that is whole again, so is the chunk.
+    pub(crate) fn is_for_want_of_a_base(&self) -> bool {
+        let damage = |source: &ChunkDamage| {
+            matches!(source, ChunkDamage::Base { .. } | ChunkDamage::TooDeep)
+        };
+        matches!(self, Self::ChunkDamaged { source, .. } if damage(source))
+    }
+
     /// Tells whether a file was simply not there.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)

@@ -195,7 +195,8 @@ impl Index {
     /// Finds a chunk: of its places that are neither condemned nor in quarantine, one where it stands by itself rather
     /// than on other chunks, and of those the lowest.
     ///
-    /// The lowest, so that everybody who asks gets the same place, and accounting can count places.
+    /// The lowest, so that everybody who asks gets the same place, and accounting can count places. Where it stands on
+    /// others, that these are there is not looked at.
     pub fn lookup(&self, id: &ChunkId) -> Option<RunRow> {
         self.places(id)
             .filter(|row| !self.condemned.contains(row.place.segment.get()))
@@ -210,7 +211,7 @@ impl Index {
                 let best = found.get_mut(position).expect("because it counts the ids");
                 if self.is_there(row.place)
                     && self.is_usable(row.place)
-                    && best.is_none_or(|best| row.place < best.place)
+                    && best.is_none_or(|best| preference(&row) < preference(&best))
                 {
                     *best = Some(row);
                 }
@@ -239,6 +240,12 @@ impl Index {
     /// Tells whether a place holds a chunk that can be used.
     pub(crate) fn is_usable(&self, place: Place) -> bool {
         !self.condemned.contains(place.segment.get()) && !self.quarantine.contains(place)
+    }
+
+    /// Returns every row of a segment's chunks, by a walk over all there is.
+    pub(crate) fn rows_of(&self, number: SegmentNumber) -> impl Iterator<Item = RunRow> + '_ {
+        let rows = self.runs.iter().flat_map(|run| run.sections().rows());
+        rows.filter(move |row| row.place.segment == number)
     }
 
     /// Returns every segment that some run names, those that are gone included.

@@ -3,11 +3,12 @@
 use crate::index::{Run, publish_run};
 use crate::layer::{IdTable, Ids, LayerIdSource, NewLayer};
 use crate::segment::SegmentWriter;
+use crate::standing::chooser;
 use crate::{Encoded, Index, LayerStack, Session, StoreError, codec, files, index, paths, prefix};
 use std::collections::HashSet;
 use tegula_format::{
-    BlockSet, ChunkId, ImageDigest, ImageName, ImageRecord, IngestId, LayerId, ParentReference,
-    RunRow, SegmentNumber,
+    BASE_DEPTH_MAX, BlockSet, ChunkId, ImageDigest, ImageName, ImageRecord, IngestId, LayerId,
+    ParentReference, RunRow, SegmentNumber,
 };
 use tegula_io::sync::{Mutex, PoisonError, RwLock};
 use tegula_io::{Lock, LockMode};
@@ -139,12 +140,37 @@ impl<'a> Ingest<'a> {
             }
             shared.runs.len()
         };
-        if self.index.is_some_and(|index| index.lookup(id).is_some()) {
+        if self.is_there(id) {
             return true;
         }
         let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
         // Another worker may have claimed and stored it meanwhile, and its run have been published, which ends claims.
         shared.runs.iter().skip(asked).any(lists) || !shared.claimed.insert(*id)
+    }
+
+    /// Tells whether a chunk may be counted on: the store has it, with all that it stands on, or this ingest has stored
+    /// it. To be asked for what a new chunk is to stand on.
+    pub fn has(&self, id: &ChunkId) -> bool {
+        {
+            let shared = self.shared.read().unwrap_or_else(PoisonError::into_inner);
+            let lists = |run: &Run| run.find(id).next().is_some();
+            if shared.claimed.contains(id) || shared.runs.iter().any(lists) {
+                return true;
+            }
+        }
+        self.is_there(id)
+    }
+
+    fn is_there(&self, id: &ChunkId) -> bool {
+        let Some(index) = self.index else {
+            return false;
+        };
+        match index.lookup(id) {
+            None => false,
+            Some(row) if row.bases == 0 => true,
+            // What cannot be looked at is not counted on.
+            Some(_) => matches!(chooser(self.session, index).choose(id), Ok(Some(_))),
+        }
     }
 
     /// Undertakes to store a chunk again, wherever else it may stand. Tells whether this ingest has not done so before.
@@ -396,23 +422,10 @@ impl<'a> Ingest<'a> {
     fn carry_over(&self, record: &mut ImageRecord) -> Result<u64, StoreError> {
         let now = self.session.store().begin()?;
         let stack = LayerStack::of_image(self.session, record)?;
+        let mut again = HashSet::new();
         for chunk in stack.chunks() {
             let (_, id) = chunk?;
-            if now.index()?.lookup(&id).is_none() && !self.has_own(&id) {
-                // Still there: this session is older than the condemnation, and nothing goes while it lasts.
-                let row = self
-                    .session
-                    .index()?
-                    .lookup_even_condemned(&id)
-                    .ok_or(StoreError::ChunkMissing { id })?;
-                let block = self.session.read_chunk_at(&row)?;
-                self.store(&self.compress(id, &block))?;
-                self.shared
-                    .write()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .claimed
-                    .insert(id);
-            }
+            self.carry_over_chunk(&now, &id, &mut again, 0)?;
         }
         self.seal_all()?;
         if stack
@@ -423,6 +436,43 @@ impl<'a> Ingest<'a> {
             record.layer = self.write_full(&stack)?;
         }
         Ok(now.state().epoch)
+    }
+
+    /// Stores a chunk again unless it stands, with all it stands on, where it may stay; what it stands on is carried over
+    /// in its place where it can be. `again` are the chunks that were stored again.
+    fn carry_over_chunk(
+        &self,
+        now: &Session,
+        id: &ChunkId,
+        again: &mut HashSet<ChunkId>,
+        depth: u32,
+    ) -> Result<(), StoreError> {
+        let now_there = chooser(now, now.index()?);
+        if again.contains(id) || now_there.choose(id)?.is_some() {
+            return Ok(());
+        }
+        let framed = now_there.places(id).into_iter().next();
+        if let (Some(row), true) = (framed, depth < BASE_DEPTH_MAX) {
+            let bases = now.bases_of(&row)?;
+            let mut bases = bases.ids().iter();
+            match bases.try_for_each(|base| self.carry_over_chunk(now, base, again, depth + 1)) {
+                // It has been of no use for long: what it stands on is gone.
+                Err(error) if error.is_unreadable() => {}
+                carried => return carried,
+            }
+        }
+        // Still there: this session is older than the condemnation, and nothing goes while it lasts.
+        let row = self.session.index()?.lookup_even_condemned(id);
+        let row = row.ok_or(StoreError::ChunkMissing { id: *id })?;
+        let block = match self.session.read_chunk_at(&row) {
+            Err(error) if error.is_unreadable() => self.session.read_chunk(id)?,
+            block => block?,
+        };
+        self.store(&self.compress(*id, &block))?;
+        again.insert(*id);
+        let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
+        shared.claimed.insert(*id);
+        Ok(())
     }
 
     /// Puts an image on a new full layer with these blocks, whose chunks are all stored; `ids` are theirs, in order.
@@ -476,11 +526,6 @@ impl<'a> Ingest<'a> {
             drop(lock);
             checked_epoch = self.carry_over(&mut record)?;
         }
-    }
-
-    fn has_own(&self, id: &ChunkId) -> bool {
-        let shared = self.shared.read().unwrap_or_else(PoisonError::into_inner);
-        shared.claimed.contains(id) || shared.runs.iter().any(|run| run.find(id).next().is_some())
     }
 }
 

@@ -27,6 +27,7 @@ mod segment;
 mod session;
 mod spool;
 mod stack;
+mod standing;
 mod store;
 mod verify;
 

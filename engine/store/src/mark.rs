@@ -2,11 +2,15 @@
 
 use crate::layer::Layer;
 use crate::segment::SegmentTable;
+use crate::standing::Needs;
 use crate::{Index, LayerStack, Session, StoreError, parallel};
 use roaring::{RoaringBitmap, RoaringTreemap};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use tegula_format::{BlockSet, ChunkId, ImageRecord, LayerId, Place, RecordId, SegmentNumber};
+use tegula_format::{
+    BlockSet, ChunkId, ImageRecord, LayerId, Place, RECORD_HEADER_BYTES, RecordId, SegmentNumber,
+    TOC_ROW_BYTES, TocRow,
+};
 
 /// A set of chunk places. A segment's slots are one container of the bitmap, so sets of places are also sets of
 /// segments, and accounting is set algebra.
@@ -14,17 +18,31 @@ use tegula_format::{BlockSet, ChunkId, ImageRecord, LayerId, Place, RecordId, Se
 pub struct LiveSet(RoaringTreemap);
 
 impl LiveSet {
-    /// Returns the places an image needs.
+    /// Returns the places an image needs: those of its chunks, and of all that these stand on.
     ///
     /// # Errors
     /// [`StoreError::ChunkMissing`] if one of its chunks is nowhere.
     pub fn of_image(session: &Session, stack: &LayerStack) -> Result<Self, StoreError> {
-        let mut places = RoaringTreemap::new();
+        let mut needs = Needs::default();
+        let mut framed = RoaringTreemap::new();
         for chunk in stack.chunks() {
             let (_, id) = chunk?;
-            places.insert(session.locate(&id)?.place.ordinal());
+            let row = session.locate(&id)?;
+            match row.bases {
+                0 => _ = needs.places.insert(row.place),
+                _ => _ = framed.insert(row.place.ordinal()),
+            }
         }
-        Ok(Self(places))
+        needs.add_framed(session, session.index()?, &framed)?;
+        if !needs.missing.is_empty() {
+            // A run may be what is damaged.
+            needs.missing.clear();
+            needs.add_framed(session, session.tables()?, &framed)?;
+        }
+        match needs.missing.into_iter().min() {
+            Some(id) => Err(StoreError::ChunkMissing { id }),
+            None => Ok(needs.places),
+        }
     }
 
     /// Adds a place; tells whether it is new.
@@ -85,11 +103,50 @@ impl LiveSet {
     /// # Errors
     /// [`StoreError`] if a segment's table cannot be read.
     pub fn stored_bytes(&self, tables: &mut SegmentTables<'_>) -> Result<u64, StoreError> {
-        let mut bytes = 0;
+        self.sum(tables, |entry| entry.record_bytes())
+    }
+
+    /// Returns the bytes that these places take in their segments' tables of contents.
+    ///
+    /// # Errors
+    /// [`StoreError`] if a segment's table cannot be read.
+    pub fn table_bytes(&self, tables: &mut SegmentTables<'_>) -> Result<u64, StoreError> {
+        self.sum(tables, |entry| entry.table_bytes())
+    }
+
+    fn sum(
+        &self,
+        tables: &mut SegmentTables<'_>,
+        bytes: impl Fn(Entry) -> u64,
+    ) -> Result<u64, StoreError> {
+        let mut sum = 0;
         for place in self.0.iter().filter_map(Place::from_ordinal) {
-            bytes += tables.record_bytes(place)?;
+            sum += tables.entry(place)?.map_or(0, &bytes);
         }
-        Ok(bytes)
+        Ok(sum)
+    }
+}
+
+/// What accounting needs to know of a chunk in a segment: the length of its payload, and in the upper bits, which no
+/// length reaches, how many bases it has.
+#[derive(Debug, Clone, Copy)]
+struct Entry(u32);
+
+const LENGTH_BITS: u32 = 30;
+
+impl Entry {
+    fn of(row: &TocRow) -> Self {
+        Self(row.stored_length | u32::from(row.bases) << LENGTH_BITS)
+    }
+
+    fn record_bytes(self) -> u64 {
+        let stored = self.0 & ((1 << LENGTH_BITS) - 1);
+        u64::from(stored) + RECORD_HEADER_BYTES as u64
+    }
+
+    fn table_bytes(self) -> u64 {
+        let bases = u64::from(self.0 >> LENGTH_BITS);
+        TOC_ROW_BYTES as u64 + bases * size_of::<ChunkId>() as u64
     }
 }
 
@@ -97,7 +154,7 @@ impl LiveSet {
 #[derive(Debug)]
 pub struct SegmentTables<'a> {
     session: &'a Session,
-    lengths: HashMap<SegmentNumber, Vec<u32>>,
+    entries: HashMap<SegmentNumber, Vec<Entry>>,
 }
 
 impl<'a> SegmentTables<'a> {
@@ -105,23 +162,19 @@ impl<'a> SegmentTables<'a> {
     pub fn new(session: &'a Session) -> Self {
         Self {
             session,
-            lengths: HashMap::new(),
+            entries: HashMap::new(),
         }
     }
 
-    fn record_bytes(&mut self, place: Place) -> Result<u64, StoreError> {
-        if !self.lengths.contains_key(&place.segment) {
+    fn entry(&mut self, place: Place) -> Result<Option<Entry>, StoreError> {
+        if !self.entries.contains_key(&place.segment) {
             let table = SegmentTable::read(self.session, place.segment)?;
-            let lengths = table.rows().iter().map(|row| row.stored_length).collect();
-            self.lengths.insert(place.segment, lengths);
+            let entries = table.rows().iter().map(Entry::of).collect();
+            self.entries.insert(place.segment, entries);
         }
-        let lengths = self.lengths.get(&place.segment);
-        let stored = lengths
-            .and_then(|lengths| lengths.get(usize::from(place.slot.get())))
-            .copied();
-        Ok(stored.map_or(0, |stored| {
-            u64::from(stored) + tegula_format::RECORD_HEADER_BYTES as u64
-        }))
+        let entries = self.entries.get(&place.segment);
+        let entry = entries.and_then(|entries| entries.get(usize::from(place.slot.get())));
+        Ok(entry.copied())
     }
 }
 
@@ -137,7 +190,7 @@ pub(crate) struct Marked {
     pub(crate) places: LiveSet,
     pub(crate) layers: HashSet<LayerId>,
     pub(crate) records: HashSet<RecordId>,
-    /// Chunks that are needed and stand nowhere.
+    /// Chunks that are needed and stand nowhere, or nowhere with all that they stand on.
     pub(crate) missing: HashSet<ChunkId>,
 }
 
@@ -163,58 +216,68 @@ impl Marked {
             }
             marked.records.insert(record.id);
         }
+        let (mut needs, mut framed) = (Needs::default(), RoaringTreemap::new());
         for (id, (layer, visible)) in seen {
             marked.layers.insert(id);
-            marked.mark_layer(index, &layer, &visible)?;
+            mark_layer(index, &layer, &visible, &mut needs, &mut framed)?;
         }
+        needs.add_framed(session, index, &framed)?;
+        (marked.places, marked.missing) = (needs.places, needs.missing);
         Ok(marked)
     }
+}
 
-    /// Marks the chunks of some of the blocks that a layer sets.
-    fn mark_layer(
-        &mut self,
-        index: &Index,
-        layer: &Layer,
-        visible: &BlockSet,
-    ) -> Result<(), StoreError> {
-        let mut set = layer.data().iter();
-        let mut position = 0;
-        let mut positions = visible.iter().map(|wanted| {
-            while set.next().is_some_and(|block| block != wanted) {
-                position += 1;
-            }
+/// Marks the chunks of some of the blocks that a layer sets; the places of those that stand on others go to `framed`.
+fn mark_layer(
+    index: &Index,
+    layer: &Layer,
+    visible: &BlockSet,
+    needs: &mut Needs,
+    framed: &mut RoaringTreemap,
+) -> Result<(), StoreError> {
+    let mut set = layer.data().iter();
+    let mut position = 0;
+    let mut positions = visible.iter().map(|wanted| {
+        while set.next().is_some_and(|block| block != wanted) {
             position += 1;
-            position - 1
-        });
-        loop {
-            let batch: Vec<u64> = positions.by_ref().take(MARK_BATCH).collect();
-            if batch.is_empty() {
-                return Ok(());
-            }
-            let ids = parallel::map(&batch, 1024, |position| layer.id_at(*position));
-            let mut ids = ids.into_iter().collect::<Result<Vec<ChunkId>, _>>()?;
-            // In the order of the index: a look at every chunk of a large store is then a walk and not 2^24 jumps.
-            parallel::sort(&mut ids);
-            let pieces: Vec<&[ChunkId]> = ids.chunks(MARK_PIECE).collect();
-            let pieces = parallel::map(&pieces, 1, |ids| {
-                let found = index.lookup_sorted(ids);
-                let mut missing = Vec::new();
-                let mut places = Vec::with_capacity(ids.len());
-                for (id, row) in ids.iter().zip(found) {
-                    match row {
-                        Some(row) => places.push(row.place.ordinal()),
-                        None => missing.push(*id),
-                    }
+        }
+        position += 1;
+        position - 1
+    });
+    loop {
+        let batch: Vec<u64> = positions.by_ref().take(MARK_BATCH).collect();
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let ids = parallel::map(&batch, 1024, |position| layer.id_at(*position));
+        let mut ids = ids.into_iter().collect::<Result<Vec<ChunkId>, _>>()?;
+        // In the order of the index: a look at every chunk of a large store is then a walk and not 2^24 jumps.
+        parallel::sort(&mut ids);
+        let pieces: Vec<&[ChunkId]> = ids.chunks(MARK_PIECE).collect();
+        let pieces = parallel::map(&pieces, 1, |ids| {
+            let found = index.lookup_sorted(ids);
+            let (mut framed, mut missing) = (Vec::new(), Vec::new());
+            let mut places = Vec::with_capacity(ids.len());
+            for (id, row) in ids.iter().zip(found) {
+                match row {
+                    Some(row) if row.bases > 0 => framed.push(row.place.ordinal()),
+                    Some(row) => places.push(row.place.ordinal()),
+                    None => missing.push(*id),
                 }
-                // Sorted, so that each container of the bitmap is touched once.
-                places.sort_unstable();
-                let places: RoaringTreemap = places.into_iter().collect();
-                (places, missing)
-            });
-            for (places, missing) in pieces {
-                self.places.0 |= places;
-                self.missing.extend(missing);
             }
+            (set_of(places), set_of(framed), missing)
+        });
+        for (places, with_bases, missing) in pieces {
+            needs.places.0 |= places;
+            *framed |= with_bases;
+            needs.missing.extend(missing);
         }
     }
+}
+
+/// Makes a set of numbers in any order.
+fn set_of(mut ordinals: Vec<u64>) -> RoaringTreemap {
+    // Sorted, so that each container of the bitmap is touched once.
+    ordinals.sort_unstable();
+    ordinals.into_iter().collect()
 }

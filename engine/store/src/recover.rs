@@ -1,5 +1,6 @@
 //! What crashed writers left behind (SPEC 4.5, 12).
 
+use crate::session::Reach;
 use crate::{CheckedRecord, ChunkDamage, Encoded, Ingest, Session, StoreError, files, paths};
 use tegula_format::{Hex, RecordHeader, SEGMENT_DATA_START, SegmentHeader};
 use tegula_io::{Buffer, Lock, LockMode, StorePath};
@@ -57,38 +58,94 @@ impl Ingest<'_> {
             return Ok(0);
         }
         let mut recovered = 0;
-        let mut offset = usize::try_from(SEGMENT_DATA_START).expect("because a head is short");
-        while let Some(chunk) = bytes
-            .get(offset..)
-            .and_then(|rest| whole_record(self.session(), rest).ok())
-        {
-            offset += chunk.record.len();
-            if !self.has_or_claim(&chunk.id) {
-                self.store(&chunk)?;
-                recovered += 1;
+        for with_bases in [false, true] {
+            // What stands on others may stand on some that were just taken over: a new session sees them.
+            let session = self.session().store().begin()?;
+            let mut offset = usize::try_from(SEGMENT_DATA_START).expect("because a head is short");
+            let mut passed_over = false;
+            while let Some(record) = bytes
+                .get(offset..)
+                .and_then(|rest| FoundRecord::at_start_of(&session, rest).ok())
+            {
+                offset += record.bytes.len();
+                if record.has_bases() != with_bases {
+                    passed_over = true;
+                    continue;
+                }
+                let Ok(block) = record.decode(&session) else {
+                    match with_bases {
+                        // Without what it stands on it is of no use.
+                        true => continue,
+                        false => break,
+                    }
+                };
+                if !self.has_or_claim(&record.header.id) {
+                    self.store(&record.by_itself(self, &block))?;
+                    recovered += 1;
+                }
             }
+            if !passed_over {
+                break;
+            }
+            self.seal_all()?;
         }
         Ok(recovered)
     }
 }
 
-/// Reads the record at the start of `bytes`, all of it, hash included.
-pub(crate) fn whole_record(session: &Session, bytes: &[u8]) -> Result<Encoded, ChunkDamage> {
-    let rules = session.store().config().chunk_rules();
-    let header = RecordHeader::decode(bytes, &rules)?;
-    let record = bytes
-        .get(..header.record_bytes())
-        .ok_or(ChunkDamage::PastEnd)?;
-    let mut block = Buffer::zeroed(session.block_size().as_usize());
-    let checked = CheckedRecord::check(record, &header.id, &rules)?;
-    checked.decode(&[], &mut block)?;
-    Ok(Encoded {
-        id: header.id,
-        record: Buffer::copied(record),
-        codec: header.codec,
-        stored_length: header.stored_length,
-        bases: *checked.bases(),
-    })
+/// A record that was found outside a sealed segment's table, right down to its checksum.
+#[derive(Debug)]
+pub(crate) struct FoundRecord<'a> {
+    pub(crate) header: RecordHeader,
+    pub(crate) bytes: &'a [u8],
+    checked: CheckedRecord<'a>,
+}
+
+impl<'a> FoundRecord<'a> {
+    /// Reads the record at the start of `bytes`, without decoding it.
+    pub(crate) fn at_start_of(session: &Session, bytes: &'a [u8]) -> Result<Self, ChunkDamage> {
+        let rules = session.store().config().chunk_rules();
+        let header = RecordHeader::decode(bytes, &rules)?;
+        let record = bytes.get(..header.record_bytes());
+        let record = record.ok_or(ChunkDamage::PastEnd)?;
+        let checked = CheckedRecord::check(record, &header.id, &rules)?;
+        Ok(Self {
+            header,
+            bytes: record,
+            checked,
+        })
+    }
+
+    /// Tells whether its frame has other chunks as its prefix.
+    pub(crate) fn has_bases(&self) -> bool {
+        !self.checked.bases().is_empty()
+    }
+
+    /// Decodes it, hash included.
+    pub(crate) fn decode(&self, session: &Session) -> Result<Buffer, ChunkDamage> {
+        let mut block = Buffer::zeroed(session.block_size().as_usize());
+        session.decode_checked(&self.checked, &mut block, &mut Reach::default())?;
+        Ok(block)
+    }
+
+    /// Returns it as it is.
+    pub(crate) fn as_it_is(&self) -> Encoded {
+        Encoded {
+            id: self.header.id,
+            record: Buffer::copied(self.bytes),
+            codec: self.header.codec,
+            stored_length: self.header.stored_length,
+            bases: *self.checked.bases(),
+        }
+    }
+
+    /// Returns it such that it needs no other chunk: whether what it stands on will stay, its writer might have known.
+    pub(crate) fn by_itself(&self, ingest: &Ingest<'_>, block: &[u8]) -> Encoded {
+        match self.has_bases() {
+            false => self.as_it_is(),
+            true => ingest.compress(self.header.id, block),
+        }
+    }
 }
 
 /// Returns the files in a directory that were being written when their writer ended: unsealed segments, temporary

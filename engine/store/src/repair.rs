@@ -7,12 +7,18 @@ mod layers;
 mod records;
 mod state;
 
-use crate::recover::whole_record;
+use crate::recover::FoundRecord;
 use crate::segment::{SegmentTable, list_sealed};
+use crate::standing::{Chooser, chooser};
 use crate::verify::Damage;
-use crate::{Depth, Finding, Ingest, LayerStack, Session, Store, StoreError, files, index, paths};
+use crate::{
+    ChunkDamage, Depth, Finding, Index, Ingest, LayerStack, Session, Store, StoreError, files,
+    index, paths,
+};
 use std::collections::HashSet;
-use tegula_format::{ChunkId, QuarantineList, SEGMENT_DATA_START, SegmentHeader, SegmentNumber};
+use tegula_format::{
+    BASE_DEPTH_MAX, ChunkId, QuarantineList, SEGMENT_DATA_START, SegmentHeader, SegmentNumber,
+};
 use tegula_io::{Buffer, Existing, LockMode, StorePath, StoredFile};
 
 /// How a repair is to go about it.
@@ -99,6 +105,8 @@ impl Store {
         for row in damage.rows.drain(..) {
             match session.read_chunk_at(&row) {
                 Ok(_) => {}
+                // What it stands on is judged by itself.
+                Err(error) if error.is_for_want_of_a_base() => {}
                 Err(error) if error.is_unreadable() => rows.push(row),
                 Err(error) => return Err(error),
             }
@@ -164,11 +172,9 @@ impl Store {
     ) -> Result<(), StoreError> {
         let session = self.begin()?;
         let index = session.index()?;
-        let is_elsewhere = |id: &ChunkId| {
-            index
-                .places(id)
-                .any(|row| index.is_usable(row.place) && !damaged.contains(&row.place.segment))
-        };
+        let elsewhere = Chooser::among(&session, index, |row| {
+            index.is_usable(row.place) && !damaged.contains(&row.place.segment)
+        });
         let ingest = Ingest::begin(&session)?;
         let path = paths::sealed_segment(number);
         let file = self.environment().storage.open(&path);
@@ -176,38 +182,29 @@ impl Store {
             Err(error) if error.is_bad_medium() => return self.move_aside(&path, report),
             file => file?,
         };
-        let mut offset = SEGMENT_DATA_START;
-        // The longest a record can be; what is left of a window is read again with the next.
-        let longest = tegula_format::RECORD_HEADER_BYTES + session.block_size().as_usize();
-        let window = (longest * 2).max(1 << 20);
-        while offset < file.bytes() {
-            let length = usize::try_from((file.bytes() - offset).min(window as u64))
-                .expect("because it is limited");
-            let bytes = read_what_can_be_read(&*file, &path, offset, length)?;
-            let last_window = offset + length as u64 == file.bytes();
-            let end = if last_window {
-                length
-            } else {
-                length - longest
-            };
-            let mut at = 0;
-            while at < end {
-                let rest = bytes.get(at..).unwrap_or_default();
-                match whole_record(&session, rest) {
-                    Ok(chunk) => {
-                        at += chunk.record.len();
-                        if !is_elsewhere(&chunk.id) && ingest.claim(&chunk.id) {
-                            ingest.store(&chunk)?;
-                            report.salvaged_chunks += 1;
-                        }
-                    }
-                    // Past what is damaged to where the next record may begin.
-                    Err(_) => at += 1 + next_magic(rest.get(1..).unwrap_or_default()),
+        // First what stands by itself: then what stands on others finds those that stand in this very segment.
+        for with_bases in [false, true] {
+            let now = self.begin()?;
+            let mut salvage = |record: &FoundRecord<'_>| {
+                let id = record.header.id;
+                if record.has_bases() != with_bases {
+                    return Ok(true);
                 }
-            }
-            offset += at as u64;
+                let chunk = match record.decode(&now) {
+                    Ok(block) => record.by_itself(&ingest, &block),
+                    // Whoever brings what it stands on heals it too.
+                    Err(ChunkDamage::Base { .. }) => record.as_it_is(),
+                    Err(_) => return Ok(false),
+                };
+                if !elsewhere.is_whole(&id)? && ingest.claim(&id) {
+                    ingest.store(&chunk)?;
+                    report.salvaged_chunks += 1;
+                }
+                Ok(true)
+            };
+            self.find_records(&now, &*file, &path, &mut salvage)?;
+            ingest.seal_all()?;
         }
-        ingest.seal_all()?;
         // The number of a segment that strayed here under another's name was never given out, and must not be taken
         // for the highest one.
         let head = SEGMENT_DATA_START.min(file.bytes());
@@ -222,6 +219,48 @@ impl Store {
             false => path.name().to_owned(),
         };
         self.move_aside_as(&path, &name, report)
+    }
+
+    /// Shows `found` every record of a segment that is right down to its checksum, wherever it stands; `false` says that
+    /// it is none after all.
+    fn find_records(
+        &self,
+        session: &Session,
+        file: &dyn StoredFile,
+        path: &StorePath,
+        found: &mut dyn FnMut(&FoundRecord<'_>) -> Result<bool, StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut offset = SEGMENT_DATA_START;
+        // The longest a record can be; what is left of a window is read again with the next.
+        let longest = tegula_format::RECORD_HEADER_BYTES + session.block_size().as_usize();
+        let window = (longest * 2).max(1 << 20);
+        while offset < file.bytes() {
+            let length = usize::try_from((file.bytes() - offset).min(window as u64))
+                .expect("because it is limited");
+            let bytes = read_what_can_be_read(file, path, offset, length)?;
+            let last_window = offset + length as u64 == file.bytes();
+            let end = if last_window {
+                length
+            } else {
+                length - longest
+            };
+            let mut at = 0;
+            while at < end {
+                let rest = bytes.get(at..).unwrap_or_default();
+                let record = FoundRecord::at_start_of(session, rest);
+                let whole = match &record {
+                    Ok(record) => found(record)?,
+                    Err(_) => false,
+                };
+                at += match record {
+                    Ok(record) if whole => record.bytes.len(),
+                    // Past what is damaged to where the next record may begin.
+                    _ => 1 + next_magic(rest.get(1..).unwrap_or_default()),
+                };
+            }
+            offset += at as u64;
+        }
+        Ok(())
     }
 
     /// Moves a damaged file to the quarantine directory.
@@ -257,36 +296,49 @@ impl Store {
     }
 
     /// Stores again every chunk that an image needs and that is nowhere whole: from a copy that was about to be
-    /// collected, or from another store.
+    /// collected, or from another store. First what others stand on; what is then still not whole is stored itself.
     fn heal(&self, from: Option<&Self>, report: &mut RepairReport) -> Result<(), StoreError> {
-        let session = self.begin()?;
         let theirs = from.map(Self::begin).transpose()?;
-        let ingest = Ingest::begin(&session)?;
-        for id in missing_chunks(&session)? {
-            let condemned = session.tables()?.lookup_even_condemned(&id);
-            let mut block = condemned.and_then(|row| session.read_chunk_at(&row).ok());
-            if let (None, Some(theirs)) = (&block, &theirs) {
-                block = match theirs.read_chunk(&id) {
-                    Ok(block) => Some(block),
-                    Err(error) if error.is_unreadable() => None,
-                    Err(error) => return Err(error),
-                };
+        for wanted in [Wanted::WhatIsNowhere, Wanted::WhatIsNotWhole] {
+            let session = self.begin()?;
+            let ingest = Ingest::begin(&session)?;
+            for id in missing_chunks(&session, wanted)? {
+                let condemned = session.tables()?.lookup_even_condemned(&id);
+                let mut block = condemned.and_then(|row| session.read_chunk_at(&row).ok());
+                if let (None, Some(theirs)) = (&block, &theirs) {
+                    block = match theirs.read_chunk(&id) {
+                        Ok(block) => Some(block),
+                        Err(error) if error.is_unreadable() => None,
+                        Err(error) => return Err(error),
+                    };
+                }
+                if let Some(block) = block
+                    && !ingest.has_or_claim(&id)
+                {
+                    ingest.store(&ingest.compress(id, &block))?;
+                    report.healed_chunks += 1;
+                }
             }
-            if let Some(block) = block
-                && !ingest.has_or_claim(&id)
-            {
-                ingest.store(&ingest.compress(id, &block))?;
-                report.healed_chunks += 1;
-            }
+            ingest.seal_all()?;
         }
-        ingest.seal_all()
+        Ok(())
     }
 }
 
-/// Returns the chunks that images need and that stand nowhere, or only in quarantine.
-fn missing_chunks(session: &Session) -> Result<Vec<ChunkId>, StoreError> {
+/// Which of the chunks that cannot be had are to be stored again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// Those that stand nowhere, or only in quarantine, be it that images need them or what images need stands on them.
+    WhatIsNowhere,
+    /// Those that images need and that cannot be had whole, for whatever reason.
+    WhatIsNotWhole,
+}
+
+/// Returns the chunks that cannot be had.
+fn missing_chunks(session: &Session, wanted: Wanted) -> Result<Vec<ChunkId>, StoreError> {
     let mut missing = HashSet::new();
     let (records, _) = session.images_and_damage()?;
+    let index = session.index()?;
     for record in records {
         let stack = match LayerStack::of_image(session, &record) {
             Ok(stack) => stack,
@@ -294,12 +346,39 @@ fn missing_chunks(session: &Session) -> Result<Vec<ChunkId>, StoreError> {
             Err(error) => return Err(error),
         };
         for (_, id) in stack.chunks().flatten() {
-            if session.index()?.lookup(&id).is_none() {
-                missing.insert(id);
+            if index.lookup(&id).is_some_and(|row| row.bases == 0) {
+                continue;
+            }
+            match wanted {
+                Wanted::WhatIsNowhere => add_absent(session, index, &id, &mut missing, 0)?,
+                Wanted::WhatIsNotWhole if chooser(session, index).is_whole(&id)? => {}
+                Wanted::WhatIsNotWhole => _ = missing.insert(id),
             }
         }
     }
     Ok(missing.into_iter().collect())
+}
+
+/// Adds a chunk if it stands nowhere, or else what keeps it from being whole and stands nowhere.
+fn add_absent(
+    session: &Session,
+    index: &Index,
+    id: &ChunkId,
+    absent: &mut HashSet<ChunkId>,
+    depth: u32,
+) -> Result<(), StoreError> {
+    let chooser = chooser(session, index);
+    if depth > BASE_DEPTH_MAX || absent.contains(id) || chooser.is_whole(id)? {
+        return Ok(());
+    }
+    let lacking = chooser.lacking(id)?;
+    if chooser.places(id).is_empty() {
+        absent.insert(*id);
+    }
+    for (_, base) in lacking {
+        add_absent(session, index, &base, absent, depth + 1)?;
+    }
+    Ok(())
 }
 
 /// How much around a bad place of the disk is given up: a sector of today's disks.

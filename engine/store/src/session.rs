@@ -1,6 +1,7 @@
 //! A session: what keeps collection from removing what somebody is looking at (SPEC 13).
 
 use crate::segment::SegmentFiles;
+use crate::standing::BaseTables;
 use crate::{
     CheckedRecord, ChunkDamage, Environment, Index, Layer, Store, StoreError, codec, files, paths,
 };
@@ -40,6 +41,8 @@ pub struct Session {
     files: SegmentFiles,
     /// The layers that somebody has open: images of one family share most of theirs.
     layers: Mutex<HashMap<LayerId, Weak<Layer>>>,
+    /// What chunks stand on, by the tables that were read.
+    pub(crate) bases: BaseTables,
     /// None on a read-only medium that has no such lock.
     _epoch: Option<Lock>,
 }
@@ -73,6 +76,7 @@ impl Session {
                     tables,
                     files,
                     layers: Mutex::default(),
+                    bases: BaseTables::default(),
                     _epoch: epoch,
                 });
             }
@@ -303,30 +307,40 @@ impl Session {
         let damaged = |damage| codec::damaged(row, damage);
         let rules = self.store.config().chunk_rules();
         let record = CheckedRecord::check(record, &row.id, &rules).map_err(damaged)?;
+        self.decode_checked(&record, block, reach)
+            .map_err(|error| match error {
+                // The storage failed: that says nothing about the record.
+                ChunkDamage::Base { source, .. } if !source.is_unreadable() => *source,
+                damage => damaged(damage),
+            })?;
+        Ok(*record.bases())
+    }
+
+    /// Decodes a record from wherever it was read.
+    pub(crate) fn decode_checked(
+        &self,
+        record: &CheckedRecord<'_>,
+        block: &mut [u8],
+        reach: &mut Reach,
+    ) -> Result<(), ChunkDamage> {
         let mut bases = Vec::with_capacity(record.bases().ids().len());
         for base in record.bases().ids() {
-            let read = reach
-                .further(|reach| self.read_from_anywhere(base, reach))
-                .ok_or_else(|| damaged(ChunkDamage::TooDeep))?;
-            bases.push(read.map_err(|error| match error.is_unreadable() {
-                true => damaged(ChunkDamage::Base {
-                    base: *base,
-                    source: Box::new(error),
-                }),
-                // The storage failed: that says nothing about the record.
-                false => error,
+            let read = reach.further(|reach| self.read_from_anywhere(base, reach));
+            let read = read.ok_or(ChunkDamage::TooDeep)?;
+            bases.push(read.map_err(|error| ChunkDamage::Base {
+                base: *base,
+                source: Box::new(error),
             })?);
         }
         let bases: Vec<&[u8]> = bases.iter().map(|base| &**base).collect();
-        record.decode(&bases, block).map_err(damaged)?;
-        Ok(*record.bases())
+        record.decode(&bases, block)
     }
 }
 
 /// How far prefix frames are followed from chunk to chunk for the sake of one, so that no record can lead round in
 /// circles, nor to thousands of others.
 #[derive(Debug, Default)]
-struct Reach {
+pub(crate) struct Reach {
     depth: u32,
     records: u32,
 }
@@ -337,7 +351,7 @@ const BASE_RECORDS_MAX: u32 = 256;
 
 impl Reach {
     /// Goes one level further; `None` where that is too far.
-    fn further<T>(&mut self, step: impl FnOnce(&mut Self) -> T) -> Option<T> {
+    pub(crate) fn further<T>(&mut self, step: impl FnOnce(&mut Self) -> T) -> Option<T> {
         if self.depth == BASE_DEPTH_MAX {
             return None;
         }
@@ -348,7 +362,7 @@ impl Reach {
     }
 
     /// Counts a record that is read as a prefix; `false` when there were enough.
-    fn count(&mut self) -> bool {
+    pub(crate) fn count(&mut self) -> bool {
         self.records += u32::from(self.depth > 0);
         self.records <= BASE_RECORDS_MAX
     }

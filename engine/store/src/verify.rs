@@ -6,7 +6,7 @@ mod runs;
 use crate::segment::{SegmentTable, list_sealed};
 use crate::{LiveSet, Session, StoreError, parallel, paths};
 use runs::RunCheck;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tegula_format::{ChunkId, ImageName, ImageRecord, RunRow, SegmentNumber};
@@ -71,6 +71,8 @@ pub(crate) struct Damage {
     pub(crate) layers: Vec<StorePath>,
     /// Chunks that images need and that are nowhere whole.
     pub(crate) missing: HashSet<ChunkId>,
+    /// What is not whole and has others standing on it: each with the chunks that images need and that do.
+    pub(crate) stood_on: HashMap<ChunkId, Vec<ChunkId>>,
 }
 
 impl Session {
@@ -104,9 +106,13 @@ impl Session {
             _ => {
                 let places = self.verify_places(&needed, self.tables()?, &mut result)?;
                 self.verify_segments(depth, Some(&places), progress, None, &mut result)?;
+                if !result.damage.rows.is_empty() {
+                    // What stands on what is damaged.
+                    self.verify_places(&needed, self.tables()?, &mut result)?;
+                }
             }
         }
-        self.name_images(&records, &mut result.findings)?;
+        self.name_images(&records, &mut result)?;
         Ok(result)
     }
 
@@ -217,6 +223,8 @@ impl Session {
                 };
                 match checked {
                     Ok(()) => {}
+                    // What it stands on is judged by itself; if an image needs the chunk, that is a finding of its own.
+                    Err(error) if error.is_for_want_of_a_base() => {}
                     Err(error) if error.is_unreadable() => {
                         check.bad_rows.push(*row);
                         // What is in quarantine is no news: nobody reads it. If an image needs the chunk and it is

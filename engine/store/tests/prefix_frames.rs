@@ -7,10 +7,11 @@
 )]
 
 use std::sync::Arc;
-use tegula_format::{BlockSize, ChunkId};
+use tegula_format::{BlockIndex, BlockSet, BlockSize, ChunkId, ImageName, RunRow};
 use tegula_io::{Buffer, MemoryStorage, SeededRandom, Storage, StorePath, SystemClock};
 use tegula_store::{
-    ChunkDamage, Encoded, Environment, Ingest, InitOptions, Session, Store, StoreError,
+    ChunkDamage, CollectOptions, Depth, Encoded, Environment, Finding, Ingest, InitOptions,
+    NewImage, RepairReport, Repairs, Session, Store, StoreError,
 };
 
 const BLOCK: usize = 4096;
@@ -65,6 +66,218 @@ fn read(session: &Session, block: &[u8]) -> Result<(), StoreError> {
     let found = session.read_chunk(&ChunkId::of(block))?;
     assert!(*found == *block);
     Ok(())
+}
+
+/// Publishes an image of these blocks, which are all stored.
+fn publish(ingest: Ingest<'_>, name: &str, blocks: &[&[u8]]) {
+    let mut ids = ingest.id_table();
+    let mut data = BlockSet::new();
+    for (at, block) in (0..).zip(blocks) {
+        ids.push(&ChunkId::of(block)).unwrap();
+        data.push(BlockIndex::new(at));
+    }
+    let image = NewImage {
+        name: ImageName::parse(name).unwrap(),
+        replace: false,
+        virtual_size: (blocks.len() * BLOCK) as u64,
+        parent: None,
+        base: None,
+        data,
+        zero: BlockSet::new(),
+    };
+    ingest.finish(image, ids).unwrap();
+}
+
+/// A store of two images, `below` of a block and `above` of one that stands on it; and where the first stands.
+fn two_images() -> (MemoryStorage, Store, [Vec<u8>; 2], RunRow) {
+    let (storage, store) = store(true);
+    let base = block(1);
+    let on_it = like(&base, &block(2));
+    {
+        let session = store.begin().unwrap();
+        let ingest = Ingest::begin(&session).unwrap();
+        store_plain(&ingest, &base);
+        publish(ingest, "below", &[&base]);
+    }
+    {
+        let session = store.begin().unwrap();
+        let ingest = Ingest::begin(&session).unwrap();
+        ingest.store(&framed(&ingest, &on_it, &[&base])).unwrap();
+        publish(ingest, "above", &[&on_it]);
+    }
+    let row = store.begin().unwrap().locate(&ChunkId::of(&base)).unwrap();
+    (storage, store, [base, on_it], row)
+}
+
+fn segment_path(row: &RunRow) -> StorePath {
+    StorePath::new(format!("segments/{}.seg", row.place.segment))
+}
+
+fn bytes_of(storage: &MemoryStorage, path: &StorePath) -> Vec<u8> {
+    let file = storage.open(path).unwrap();
+    let length = usize::try_from(file.bytes()).unwrap();
+    file.read_at(0, length).wait().unwrap().to_vec()
+}
+
+fn write(storage: &MemoryStorage, path: &StorePath, bytes: &[u8]) {
+    if storage.open(path).is_ok() {
+        storage.remove(path).unwrap();
+    }
+    let mut file = storage.create(path).unwrap();
+    file.append(Buffer::copied(bytes)).unwrap();
+}
+
+fn flip(storage: &MemoryStorage, path: &StorePath, at: usize) {
+    let mut bytes = bytes_of(storage, path);
+    bytes[at] ^= 1;
+    write(storage, path, &bytes);
+}
+
+fn verify(store: &Store, depth: Depth, only: &[ImageName]) -> Vec<Finding> {
+    let session = store.begin().unwrap();
+    session.verify(depth, only, &|_, _| {}).unwrap().findings
+}
+
+fn repair(store: &Store, from: Option<&Store>) -> RepairReport {
+    store.repair(Repairs { from }, &|_, _| {}).unwrap()
+}
+
+#[test]
+fn damage_to_a_base_is_told_of_the_images_above_it_and_healed_by_bringing_it_again() {
+    let (storage, store, [base, on_it], row) = two_images();
+    let both = ["above", "below"].map(str::to_owned);
+    flip(&storage, &segment_path(&row), row.offset as usize + 60);
+    let above = [ImageName::parse("above").unwrap()];
+    for depth in [Depth::Fast, Depth::Full] {
+        for only in [&[][..], &above] {
+            let found = verify(&store, depth, only);
+            let of = |block: &[u8]| found.iter().find(|f| f.chunk == Some(ChunkId::of(block)));
+            let (damaged, above_it) = (of(&base).unwrap(), of(&on_it).unwrap());
+            match only {
+                [] => assert_eq!(damaged.images, both),
+                _ => assert_eq!(damaged.images, ["above"]),
+            }
+            assert_eq!(above_it.images, ["above"]);
+            let named = above_it.message.contains(&ChunkId::of(&base).to_string());
+            assert!(named, "{}", above_it.message);
+            assert_eq!(found.len(), 2, "{depth:?}: {found:#?}");
+        }
+    }
+    let report = repair(&store, None);
+    assert_eq!(report.quarantined_chunks, 1, "what stands on it is sound");
+    assert!(!report.remaining.is_empty());
+    {
+        let session = store.begin().unwrap();
+        let ingest = Ingest::begin(&session).unwrap();
+        assert!(!ingest.has(&ChunkId::of(&on_it)), "not to be counted on");
+        assert!(!ingest.has_or_claim(&ChunkId::of(&base)));
+        store_plain(&ingest, &base);
+        ingest.seal_all().unwrap();
+    }
+    assert_eq!(verify(&store, Depth::Full, &[]), []);
+    read(&store.begin().unwrap(), &on_it).unwrap();
+}
+
+#[test]
+fn collection_keeps_what_stands_on_a_damaged_base_until_that_is_brought_again() {
+    let (storage, store, [base, on_it], row) = two_images();
+    flip(&storage, &segment_path(&row), row.offset as usize + 60);
+    repair(&store, None);
+    store.remove(&ImageName::parse("below").unwrap()).unwrap();
+    let options = CollectOptions {
+        min_live: 1.0,
+        ..CollectOptions::default()
+    };
+    store.collect(&options).unwrap();
+    {
+        let session = store.begin().unwrap();
+        let ingest = Ingest::begin(&session).unwrap();
+        store_plain(&ingest, &base);
+        ingest.seal_all().unwrap();
+    }
+    read(&store.begin().unwrap(), &on_it).unwrap();
+    store.collect(&options).unwrap();
+    read(&store.begin().unwrap(), &on_it).unwrap();
+    assert_eq!(verify(&store, Depth::Full, &[]), []);
+}
+
+#[test]
+fn another_store_heals_a_base_or_else_what_stood_on_it() {
+    for other_has_base in [true, false] {
+        let (storage, store, [base, on_it], row) = two_images();
+        let (_, other) = self::store(true);
+        {
+            let session = other.begin().unwrap();
+            let ingest = Ingest::begin(&session).unwrap();
+            let block = if other_has_base { &base } else { &on_it };
+            store_plain(&ingest, block);
+            publish(ingest, "there", &[block]);
+        }
+        flip(&storage, &segment_path(&row), row.offset as usize + 60);
+        let report = repair(&store, Some(&other));
+        assert_eq!(report.healed_chunks, 1);
+        read(&store.begin().unwrap(), &on_it).unwrap();
+        let lost = read(&store.begin().unwrap(), &base).is_err();
+        assert_eq!(lost, !other_has_base);
+        let healed = report.remaining.is_empty();
+        assert_eq!(healed, other_has_base, "{:#?}", report.remaining);
+    }
+}
+
+#[test]
+fn chunks_are_salvaged_from_a_segment_whose_table_is_lost_with_what_they_stand_on() {
+    let (storage, store) = store(true);
+    let base = block(1);
+    let on_it = like(&base, &block(2));
+    {
+        let session = store.begin().unwrap();
+        let ingest = Ingest::begin(&session).unwrap();
+        ingest.store(&framed(&ingest, &on_it, &[&base])).unwrap();
+        store_plain(&ingest, &base);
+        publish(ingest, "image", &[&on_it]);
+    }
+    let row = store.begin().unwrap().locate(&ChunkId::of(&base)).unwrap();
+    let path = segment_path(&row);
+    let end = bytes_of(&storage, &path).len();
+    flip(&storage, &path, end - 100);
+    let report = repair(&store, None);
+    assert_eq!(report.salvaged_chunks, 2);
+    assert_eq!(report.remaining, []);
+    assert_eq!(verify(&store, Depth::Full, &[]), []);
+    read(&store.begin().unwrap(), &on_it).unwrap();
+}
+
+#[test]
+fn what_a_crashed_writer_left_is_taken_over_so_that_it_stands_by_itself() {
+    let (storage, store) = store(true);
+    let base = block(1);
+    let on_it = like(&base, &block(2));
+    let on_nothing = like(&block(3), &block(4));
+    {
+        let session = store.begin().unwrap();
+        let ingest = Ingest::begin(&session).unwrap();
+        ingest.store(&framed(&ingest, &on_it, &[&base])).unwrap();
+        ingest
+            .store(&framed(&ingest, &on_nothing, &[&block(3)]))
+            .unwrap();
+        store_plain(&ingest, &base);
+        ingest.seal_all().unwrap();
+    }
+    let row = store.begin().unwrap().locate(&ChunkId::of(&base)).unwrap();
+    let (path, end) = (segment_path(&row), row.offset as usize + row.record_bytes());
+    let open = StorePath::new(format!("segments/{}.open", row.place.segment));
+    write(&storage, &open, &bytes_of(&storage, &path)[..end]);
+    storage.remove(&path).unwrap();
+    let session = store.begin().unwrap();
+    let ingest = Ingest::begin(&session).unwrap();
+    assert_eq!(ingest.recover_abandoned().unwrap(), 2);
+    drop(ingest);
+    let session = store.begin().unwrap();
+    for block in [&base, &on_it] {
+        read(&session, block).unwrap();
+        assert_eq!(session.locate(&ChunkId::of(block)).unwrap().bases, 0);
+    }
+    assert!(read(&session, &on_nothing).is_err());
 }
 
 #[test]

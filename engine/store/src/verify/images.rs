@@ -3,8 +3,10 @@
 //! One image is open at a time. What is kept of it is which blocks are read from which layer, so that a layer's table is
 //! gone through once, however many images lie on it.
 
-use super::{Finding, Verification, blank_finding, finding, missing_finding, path_of};
-use crate::index::preference;
+use super::{
+    Finding, Verification, blank_finding, chunk_finding, finding, missing_finding, path_of,
+};
+use crate::standing::{Chooser, Needs};
 use crate::{Index, Layer, LayerStack, LiveSet, Session, StoreError, layer, parallel, paths};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use tegula_format::{
@@ -107,13 +109,15 @@ impl Session {
         result: &mut Verification,
     ) -> Result<LiveSet, StoreError> {
         let bad: HashSet<Place> = result.damage.rows.iter().map(|row| row.place).collect();
-        let find = |id: ChunkId| {
-            let whole = |row: &RunRow| !bad.contains(&row.place) && index.is_usable(row.place);
-            let row = index.places(&id).filter(whole).min_by_key(preference);
-            row.map(|row| row.place).ok_or(id)
+        let usable = |row: &RunRow| !bad.contains(&row.place) && index.is_usable(row.place);
+        let whole = Chooser::among(self, index, usable);
+        let find = |id: ChunkId| match whole.choose(&id) {
+            Ok(row) => Ok(row.map(|row| (id, row)).ok_or(id)),
+            // What it stands on cannot be known.
+            Err(error) if error.is_unreadable() => Ok(Err(id)),
+            Err(error) => Err(error),
         };
-        let mut places = LiveSet::default();
-        let mut absent = Vec::new();
+        let (mut needs, mut absent) = (Needs::default(), Vec::new());
         for (id, visible) in needed {
             let layer = match Layer::open(self.environment(), id) {
                 Ok(layer) => layer,
@@ -127,12 +131,14 @@ impl Session {
                 if batch.is_empty() {
                     break;
                 }
-                let found =
-                    parallel::map(&batch, 1024, |position| layer.id_at(*position).map(find));
+                let found = parallel::map(&batch, 1024, |position| {
+                    layer.id_at(*position).and_then(find)
+                });
                 let mut ordinals = Vec::with_capacity(batch.len());
                 for found in found {
                     match found {
-                        Ok(Ok(place)) => ordinals.push(place),
+                        Ok(Ok((_, row))) if row.bases == 0 => ordinals.push(row.place),
+                        Ok(Ok((id, _))) => whole.need(&id, &mut needs)?,
                         Ok(Err(id)) => absent.push(id),
                         Err(error) if error.is_unreadable() => {}
                         Err(error) => return Err(error),
@@ -142,13 +148,25 @@ impl Session {
                 ordinals.sort_unstable();
                 ordinals
                     .into_iter()
-                    .for_each(|place| _ = places.insert(place));
+                    .for_each(|place| _ = needs.places.insert(place));
             }
         }
         for id in absent {
+            if !result.damage.missing.insert(id) {
+                continue;
+            }
+            let lacking = whole.lacking(&id)?;
+            for (row, base) in lacking {
+                let finding = chunk_finding(&paths::sealed_segment(row.place.segment), &row);
+                let message = format!("chunk {id} stands on chunk {base}, which is nowhere whole");
+                result.findings.push(Finding { message, ..finding });
+                let on_it = result.damage.stood_on.entry(base).or_default();
+                on_it.push(id);
+            }
             let damaged_here = |row: RunRow| bad.contains(&row.place);
-            // Where it stands damaged it has a finding of its own.
-            if result.damage.missing.insert(id) && !index.places(&id).any(damaged_here) {
+            // Where it stands damaged, or on what is, it has a finding of its own.
+            let stands = !whole.places(&id).is_empty();
+            if !stands && !index.places(&id).any(damaged_here) {
                 let message = StoreError::ChunkMissing { id }.to_string();
                 result.findings.push(Finding {
                     message,
@@ -156,15 +174,16 @@ impl Session {
                 });
             }
         }
-        Ok(places)
+        Ok(needs.places)
     }
 
     /// Adds to each finding about a chunk the images that hold it; the place of what is nowhere is the first of these.
     pub(super) fn name_images(
         &self,
         records: &[ImageRecord],
-        findings: &mut [Finding],
+        result: &mut Verification,
     ) -> Result<(), StoreError> {
+        let (findings, damage) = (&mut result.findings, &result.damage);
         let mut holders: HashMap<ChunkId, Vec<String>> = findings
             .iter()
             .filter_map(|finding| finding.chunk)
@@ -172,6 +191,13 @@ impl Session {
             .collect();
         if holders.is_empty() {
             return Ok(());
+        }
+        // Who holds what stands on a chunk holds that chunk.
+        let mut under: HashMap<ChunkId, Vec<ChunkId>> = HashMap::new();
+        for (base, on_it) in &damage.stood_on {
+            for id in on_it {
+                under.entry(*id).or_default().push(*base);
+            }
         }
         for record in records {
             let stack = match LayerStack::of_image(self, record) {
@@ -181,10 +207,13 @@ impl Session {
             };
             for chunk in stack.chunks() {
                 let Ok((_, id)) = chunk else { continue };
-                if let Some(names) = holders.get_mut(&id)
-                    && names.last().map(String::as_str) != Some(record.name.as_str())
-                {
-                    names.push(record.name.as_str().to_owned());
+                let bases = under.get(&id).map_or(&[][..], Vec::as_slice);
+                for id in bases.iter().chain([&id]) {
+                    if let Some(names) = holders.get_mut(id)
+                        && names.last().map(String::as_str) != Some(record.name.as_str())
+                    {
+                        names.push(record.name.as_str().to_owned());
+                    }
                 }
             }
         }
