@@ -1,5 +1,6 @@
 //! The facade: a store in a directory, and what can be done with its images.
 
+use crate::Recompress;
 use crate::disk_formats::DiskFormat;
 use crate::disk_formats::qcow2::{Qcow2, Qcow2Options};
 use crate::put::put;
@@ -264,6 +265,7 @@ impl Engine {
         &self,
         base: Option<&ImageName>,
         image: &ImageName,
+        recompress: Recompress,
         to: DeltaDestination<'_>,
         task: Task<'_>,
     ) -> Result<DeltaReport, EngineError> {
@@ -271,11 +273,12 @@ impl Engine {
         let base = base
             .map(|base| OpenImage::open(&session, base))
             .transpose()?;
-        let image = OpenImage::open(&session, image)?;
-        delta::create::create(self.workers, &session, (base.as_ref(), &image), to, task)
+        let pair = (base.as_ref(), &OpenImage::open(&session, image)?);
+        delta::create::create(self.workers, &session, pair, recompress, to, task)
     }
 
-    /// Tells how long the stream of [`Self::create_delta`] would be, to the byte, without reading any chunk.
+    /// Tells how long the stream of [`Self::create_delta`] would be, to the byte, without reading any chunk but those that
+    /// would be compressed anew.
     ///
     /// # Errors
     /// [`EngineError::Store`].
@@ -283,13 +286,15 @@ impl Engine {
         &self,
         base: Option<&ImageName>,
         image: &ImageName,
+        recompress: Recompress,
+        task: Task<'_>,
     ) -> Result<DeltaReport, EngineError> {
         let session = self.store.begin()?;
         let base = base
             .map(|base| OpenImage::open(&session, base))
             .transpose()?;
-        let image = OpenImage::open(&session, image)?;
-        delta::create::size(&session, base.as_ref(), &image)
+        let pair = (base.as_ref(), &OpenImage::open(&session, image)?);
+        delta::create::size(self.workers, &session, pair, recompress, task)
     }
 
     /// Makes an image of a delta stream; its base must be in the store. Once this returns the image is durable.

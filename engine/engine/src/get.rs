@@ -7,10 +7,10 @@ use std::io::{self, Write};
 use std::iter::Peekable;
 use std::path::Path;
 use tegula_format::{
-    BlockIndex, BlockSet, BlockSize, Blocks, ChunkId, ImageDigest, ImageDigester, RunRow,
+    Bases, BlockIndex, BlockSet, BlockSize, Blocks, ChunkId, ImageDigest, ImageDigester, RunRow,
 };
 use tegula_io::{Buffer, Existing, Pending, TargetFile};
-use tegula_store::{Session, StoreError, compress};
+use tegula_store::{Session, StoreError};
 
 /// Blocks that are resolved and sorted together; bounds the memory of a get whatever the image's length.
 const WINDOW_BLOCKS: usize = 8192;
@@ -301,28 +301,15 @@ impl Read {
         session: &Session,
         mut each: impl FnMut(&[BlockIndex], &[u8]) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
-        self.finish_both(session, |blocks, block, _| each(blocks, block))
+        self.finish_records(session, |blocks, block, _| each(blocks, block))
     }
 
-    /// As [`Self::finish`], but hands over the records as they are stored, once what they hold is verified. A chunk that
-    /// had to be read elsewhere is compressed anew.
+    /// As [`Self::finish`], but hands over the verified block together with the record that it was stored as and what that
+    /// builds on; without, if the block had to be read elsewhere.
     pub(crate) fn finish_records(
-        self,
-        session: &Session,
-        mut each: impl FnMut(&[BlockIndex], &[u8]) -> Result<(), EngineError>,
-    ) -> Result<(), EngineError> {
-        let level = session.store().config().zstd_level;
-        self.finish_both(session, |blocks, block, record| match record {
-            Ok(record) => each(blocks, record),
-            Err(id) => each(blocks, &compress(id, block, level).record),
-        })
-    }
-
-    /// Hands over each block with its record, or with its id if the record was not good.
-    fn finish_both(
         mut self,
         session: &Session,
-        mut each: impl FnMut(&[BlockIndex], &[u8], Result<&[u8], ChunkId>) -> Result<(), EngineError>,
+        mut each: impl FnMut(&[BlockIndex], &[u8], Option<(&[u8], &Bases)>) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
         let bytes = self
             .bytes
@@ -338,11 +325,9 @@ impl Read {
                 let bases = session.decode_record(record, row, &mut block).ok()?;
                 Some((record, bases))
             });
-            match decoded {
-                Some((record, bases)) if bases.is_empty() => each(blocks, &block, Ok(record))?,
-                // It says little without the chunks it stands on.
-                Some(_) => each(blocks, &block, Err(row.id))?,
-                None => each(blocks, &session.read_chunk(&row.id)?, Err(row.id))?,
+            match &decoded {
+                Some((record, bases)) => each(blocks, &block, Some((record, bases)))?,
+                None => each(blocks, &session.read_chunk(&row.id)?, None)?,
             }
         }
         Ok(())

@@ -23,7 +23,8 @@ mod workers;
 pub use changed::ChangedBlocks;
 pub use delta::{
     DeltaApplied, DeltaDestination, DeltaError, DeltaReport, DeltaRequest, DeltaSource,
-    DeltaSummary, RawDeltaApplied, RawDeltaRequest, apply_delta_to_disk, show_delta,
+    DeltaSummary, RawDeltaApplied, RawDeltaRequest, Recompress, apply_delta_to_disk, merge_deltas,
+    show_delta,
 };
 pub use diff::{Diff, Extent, ExtentKind};
 pub use engine::{Engine, PutFile, PutFileReport};

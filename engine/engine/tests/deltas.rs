@@ -1,13 +1,20 @@
 //! Delta streams through the public API: what is made of a pair of images makes the second of the first.
 
-#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test ends at the first surprise"
+)]
 
 use proptest::prelude::*;
 use tegula_engine::{
     BackendPreference, BlockSize, DeltaApplied, DeltaDestination, DeltaError, DeltaReport,
     DeltaRequest, DeltaSource, Destination, Engine, EngineError, ImageName, InitOptions,
-    PutRequest, Source, StoreError, Task,
+    PutRequest, Recompress, Source, StoreError, Task,
 };
+
+use tegula_format::{BlockIndex, BlockSet, ChunkId};
+use tegula_store::{Ingest, NewImage};
 
 const BLOCK: usize = 4096;
 
@@ -18,6 +25,7 @@ fn name(text: &str) -> ImageName {
 struct World {
     _directory: tempfile::TempDir,
     engine: Engine,
+    recompress: Recompress,
 }
 
 impl World {
@@ -26,9 +34,14 @@ impl World {
     }
 
     fn with_blocks(bytes: u64) -> Self {
+        Self::with(bytes, true)
+    }
+
+    fn with(bytes: u64, prefix_frames: bool) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let options = InitOptions {
             block_size: BlockSize::from_bytes(bytes).unwrap(),
+            prefix_frames,
             ..InitOptions::default()
         };
         let path = directory.path().join("store");
@@ -36,6 +49,7 @@ impl World {
         Self {
             _directory: directory,
             engine,
+            recompress: Recompress::default(),
         }
     }
 
@@ -64,10 +78,24 @@ impl World {
         let (base, to) = (base.map(name), DeltaDestination::Stream(&mut bytes));
         let report = self
             .engine
-            .create_delta(base.as_ref(), &name(image), to, Task::unattended())
+            .create_delta(
+                base.as_ref(),
+                &name(image),
+                self.recompress,
+                to,
+                Task::unattended(),
+            )
             .unwrap();
         assert_eq!(report.bytes, bytes.len() as u64);
-        let promised = self.engine.size_delta(base.as_ref(), &name(image)).unwrap();
+        let promised = self
+            .engine
+            .size_delta(
+                base.as_ref(),
+                &name(image),
+                self.recompress,
+                Task::unattended(),
+            )
+            .unwrap();
         assert_eq!(promised, report, "what was promised is what was made");
         (bytes, report)
     }
@@ -247,6 +275,117 @@ fn every_damaged_byte_of_a_stream_is_found_before_an_image_is_made_of_it() {
     there.is_sound();
 }
 
+/// A block of noise with a few bytes of its own.
+fn patched(noise_of: u8, patch: u8) -> Vec<u8> {
+    let mut block = disk(&[noise_of], 0);
+    block[100..110].fill(patch);
+    block
+}
+
+/// Puts an image whose chunks are stored on others: each block with the block that its chunk builds on, if any.
+fn put_framed(world: &World, image: &str, blocks: &[(Vec<u8>, Option<Vec<u8>>)]) {
+    let session = world.engine.store().begin().unwrap();
+    let ingest = Ingest::begin(&session).unwrap();
+    let mut ids = ingest.id_table();
+    let mut data = BlockSet::new();
+    for (at, (block, base)) in (0..).zip(blocks) {
+        let id = ChunkId::of(block);
+        if !ingest.has_or_claim(&id) {
+            let chunk = match base {
+                None => ingest.compress(id, block),
+                Some(base) => {
+                    let bases = [(ChunkId::of(base), &base[..])];
+                    ingest.compress_with_bases(id, block, &bases, 1000).unwrap()
+                }
+            };
+            ingest.store(&chunk).unwrap();
+        }
+        ids.push(&id).unwrap();
+        data.push(BlockIndex::new(at));
+    }
+    let new = NewImage {
+        name: name(image),
+        replace: false,
+        virtual_size: (blocks.len() * BLOCK) as u64,
+        parent: None,
+        base: None,
+        data,
+        zero: BlockSet::new(),
+    };
+    ingest.finish(new, ids).unwrap();
+}
+
+#[test]
+fn chunks_stored_on_others_are_carried_as_they_are_where_the_receiver_has_what_they_stand_on() {
+    let (here, there) = (World::new(), World::new());
+    let (base, third) = (disk(&[100, 1, 101], 0), disk(&[102], 0));
+    here.put("base", &base, None);
+    here.put("third", &third, None);
+    let noise = |kind| disk(&[kind], 0);
+    let blocks = [
+        // On a chunk of the base; on one that comes later; on one of another image; that which comes later.
+        (patched(100, 1), Some(noise(100))),
+        (patched(103, 2), Some(noise(103))),
+        (patched(102, 3), Some(third)),
+        (noise(103), None),
+    ];
+    put_framed(&here, "target", &blocks);
+    there.put("base", &base, None);
+    let (delta, report) = here.create(Some("base"), "target");
+    // The third is compressed anew, and noise does not compress.
+    assert_eq!((report.records, report.recompressed), (4, 1));
+    assert!(report.record_bytes < 2 * BLOCK as u64 + 1000, "{report:?}");
+    there.apply(&delta, "made").unwrap();
+    assert!(there.get("made") == blocks.concat_blocks());
+    there.is_sound();
+    // A store that knows no such frames takes the chunks by themselves.
+    let plain = World::with(BLOCK as u64, false);
+    plain.put("base", &base, None);
+    let applied = plain.apply(&delta, "made").unwrap();
+    assert!(applied.stored_new_bytes > 4 * BLOCK as u64, "{applied:?}");
+    assert!(plain.get("made") == blocks.concat_blocks());
+    plain.is_sound();
+    // Without a base everything that it stood on is carried or gone.
+    let (full, report) = here.create(None, "target");
+    assert_eq!((report.records, report.recompressed), (4, 2));
+    let empty = World::new();
+    empty.apply(&full, "made").unwrap();
+    assert!(empty.get("made") == blocks.concat_blocks());
+}
+
+trait ConcatBlocks {
+    fn concat_blocks(&self) -> Vec<u8>;
+}
+
+impl ConcatBlocks for [(Vec<u8>, Option<Vec<u8>>)] {
+    fn concat_blocks(&self) -> Vec<u8> {
+        self.iter().flat_map(|(block, _)| block.clone()).collect()
+    }
+}
+
+#[test]
+fn a_delta_that_is_recompressed_holds_what_differs_from_the_same_block() {
+    let (mut here, there) = (World::new(), World::new());
+    let base = disk(&[100, 101, 102], 0);
+    let target = [patched(100, 1), disk(&[101], 0), patched(102, 2)].concat();
+    here.put("base", &base, None);
+    here.put("target", &target, Some("base"));
+    let (as_stored, _) = here.create(Some("base"), "target");
+    here.recompress = Recompress::SameBlock;
+    let (delta, report) = here.create(Some("base"), "target");
+    assert!(as_stored.len() > 2 * BLOCK);
+    assert!(delta.len() < 1000, "{report:?}");
+    assert_eq!(report.recompressed, 2);
+    there.put("base", &base, None);
+    let applied = there.apply(&delta, "made").unwrap();
+    assert!(there.get("made") == target);
+    assert!(
+        applied.stored_new_bytes < 1000,
+        "stored as they came: {applied:?}"
+    );
+    there.is_sound();
+}
+
 fn blocks() -> impl Strategy<Value = (Vec<u8>, usize)> {
     let kind = prop_oneof![Just(0u8), 1u8..5, 100u8..104];
     (
@@ -263,8 +402,12 @@ proptest! {
         (base, base_short) in blocks(),
         (target, target_short) in blocks(),
         related: bool,
+        recompress: bool,
     ) {
-        let (here, there) = (World::new(), World::new());
+        let (mut here, there) = (World::new(), World::new());
+        if recompress {
+            here.recompress = Recompress::SameBlock;
+        }
         let (base, target) = (disk(&base, base_short), disk(&target, target_short));
         here.put("base", &base, None);
         here.put("target", &target, related.then_some("base"));

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use tegula_engine::{
     BackendPreference, BlockSize, DeltaDestination, DeltaError, DeltaSource, Engine, EngineError,
-    ImageName, InitOptions, PutRequest, RawDeltaApplied, RawDeltaRequest, Source, Task,
+    ImageName, InitOptions, PutRequest, RawDeltaApplied, RawDeltaRequest, Recompress, Source, Task,
     apply_delta_to_disk,
 };
 
@@ -56,7 +56,13 @@ impl World {
         let (from, to) = (name("base"), DeltaDestination::Stream(&mut bytes));
         let from = base.map(|_| &from);
         engine
-            .create_delta(from, &name("target"), to, Task::unattended())
+            .create_delta(
+                from,
+                &name("target"),
+                Recompress::SameBlock,
+                to,
+                Task::unattended(),
+            )
             .unwrap();
         let path = self.path("delta");
         std::fs::write(&path, bytes).unwrap();
@@ -299,4 +305,26 @@ proptest! {
         prop_assert!(std::fs::read(&on).unwrap() == target);
         prop_assert!(!world.journal().exists());
     }
+}
+
+#[test]
+fn chunks_that_build_on_what_they_replace_are_made_of_what_was_saved() {
+    let world = World::new();
+    let mut state = 1_u64;
+    let mut noise = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        state.to_le_bytes()[6]
+    };
+    let base: Vec<u8> = (0..20 * BLOCK).map(|_| noise()).collect();
+    let mut target = base.clone();
+    target.chunks_mut(BLOCK).for_each(|block| block[7] ^= 1);
+    let (delta, on) = (world.delta(Some(&base), &target), world.disk(&base));
+    assert!(std::fs::metadata(&delta).unwrap().len() < 5000);
+    for n in 0..6 {
+        stopped_at(n, |task| apply(&delta, &on, task));
+    }
+    apply(&delta, &on, Task::unattended()).unwrap();
+    assert!(std::fs::read(&on).unwrap() == target);
 }

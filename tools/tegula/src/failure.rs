@@ -192,6 +192,13 @@ fn delta_hint(error: &DeltaError) -> Option<&'static str> {
         DeltaError::OtherBlockSize { .. } => {
             "a delta is for stores with its own block size; `tegula init --block-size` makes one"
         }
+        DeltaError::NothingToMerge => "name the deltas, oldest first",
+        DeltaError::DoesNotFollow { .. } => {
+            "name the deltas in the order in which they follow each other; `tegula delta show` tells what each is from and to"
+        }
+        DeltaError::BuildsTooDeep { .. } => {
+            "apply some of them first and make a new delta of the result"
+        }
         DeltaError::OtherDisk { .. } | DeltaError::OtherLength { .. } => {
             "nothing was written; a delta is applied only to the image it starts from"
         }

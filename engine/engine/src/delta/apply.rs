@@ -1,17 +1,15 @@
 //! Making an image of a stream, in a store that has its base.
 
 use super::DeltaError;
+use super::carried::Carried;
 use super::stream::{DeltaFile, StreamRecord, ids_in};
 use crate::put::refuse_taken;
 use crate::{EngineError, OpenImage, Task, Workers};
 use std::fmt;
 use std::io::Read;
 use std::path::Path;
-use tegula_format::{Bases, ImageName, ImageRecord, ParentReference};
-use tegula_io::Buffer;
-use tegula_store::{
-    Encoded, IdTable, Ingest, LayerStack, NewImage, Session, StoreError, decode_record,
-};
+use tegula_format::{Bases, ChunkId, ImageName, ImageRecord, ParentReference};
+use tegula_store::{Encoded, IdTable, Ingest, LayerStack, NewImage, Session, StoreError};
 
 /// Bytes of records in a window of the pipeline.
 const WINDOW_BYTES: usize = 16 << 20;
@@ -167,6 +165,12 @@ fn store_records(
     file: &DeltaFile<'_>,
     task: Task<'_>,
 ) -> Result<(), EngineError> {
+    let carried = Carried::of(file, task)?;
+    let storing = Storing {
+        ingest,
+        file,
+        carried,
+    };
     let mut records = file.records();
     workers.pipeline(
         || {
@@ -182,11 +186,7 @@ fn store_records(
             }
             Ok((!window.is_empty()).then_some(window))
         },
-        |record: StreamRecord| {
-            decoded(file, &record)?;
-            let new = !ingest.has_or_claim(&record.id());
-            Ok::<_, EngineError>(new.then(|| as_stored(record)))
-        },
+        |record: StreamRecord| storing.chunk(record),
         |results| {
             for result in results {
                 if let Some(chunk) = result? {
@@ -198,29 +198,61 @@ fn store_records(
     )
 }
 
-/// Returns the chunk that a record holds, once it is known to be the one it names.
-pub(super) fn decoded(file: &DeltaFile<'_>, record: &StreamRecord) -> Result<Buffer, DeltaError> {
-    let id = record.id();
-    let mut block = Buffer::stale(file.header().block_size.as_usize());
-    match decode_record(&record.bytes, &id, &mut block) {
-        Ok(()) => Ok(block),
-        Err(source) => Err(DeltaError::Chunk {
-            name: file.name().to_owned(),
-            offset: record.offset,
-            id,
-            source,
-        }),
-    }
+/// What becomes of a stream's records in the store.
+struct Storing<'a, 'i> {
+    ingest: &'a Ingest<'i>,
+    file: &'a DeltaFile<'a>,
+    carried: Carried,
 }
 
-/// A record goes into the store as it stands in the stream.
-fn as_stored(record: StreamRecord) -> Encoded {
-    Encoded {
-        id: record.id(),
-        codec: record.header.codec,
-        stored_length: record.header.stored_length,
-        bases: Bases::NONE,
-        record: record.bytes,
+impl Storing<'_, '_> {
+    /// Verifies a record's chunk; returns what is to be stored, if the store does not have it.
+    fn chunk(&self, record: StreamRecord) -> Result<Option<Encoded>, EngineError> {
+        let session = self.ingest.session();
+        let block = self.carried.decode(self.file, &record, &|base| {
+            session.read_chunk(base).map_err(|error| match error {
+                StoreError::ChunkMissing { id } => self.not_carried(id).into(),
+                error => error.into(),
+            })
+        })?;
+        let id = record.id();
+        if self.ingest.has_or_claim(&id) {
+            return Ok(None);
+        }
+        let bases = record
+            .header
+            .bases(&record.bytes)
+            .map_err(self.file.damaged(record.offset))?;
+        match bases.is_empty() || self.may_stand_on(&bases)? {
+            true => Ok(Some(Encoded {
+                id,
+                codec: record.header.codec,
+                stored_length: record.header.stored_length,
+                bases,
+                record: record.bytes,
+            })),
+            false => Ok(Some(self.ingest.compress(id, &block))),
+        }
+    }
+
+    /// Tells whether a chunk may be stored on these: each must stand by itself in this store.
+    fn may_stand_on(&self, bases: &Bases) -> Result<bool, EngineError> {
+        let session = self.ingest.session();
+        if !session.store().config().prefix_frames {
+            return Ok(false);
+        }
+        let index = session.index()?;
+        let plain = |base: &ChunkId| match index.lookup(base) {
+            Some(row) => row.bases == 0,
+            // Stored by us, before this one.
+            None => self.carried.is_plain(base),
+        };
+        Ok(bases.ids().iter().all(plain))
+    }
+
+    fn not_carried(&self, id: ChunkId) -> DeltaError {
+        let name = self.file.name().to_owned();
+        DeltaError::ChunkNotCarried { name, id }
     }
 }
 

@@ -1,19 +1,15 @@
 //! Making a stream: which blocks differ, which of their chunks the base does not have, and those chunks' records.
 
+use super::plan::{Plan, Recompress};
 use super::sink::{DeltaSink, NewFile, stream_bytes};
-use super::sorted::SortedIds;
-use super::walk::{Tables, tables};
 use crate::get::plan_reads;
 use crate::{EngineError, OpenImage, Task, Workers};
 use std::fmt;
 use std::io::Write;
 use std::path::Path;
-use tegula_format::{
-    BlockIndex, BlockSet, BlockSize, ChunkId, DeltaEnd, DeltaParts, ImageRecord,
-    RECORD_HEADER_BYTES,
-};
+use tegula_format::{Bases, BlockIndex, BlockSize, DeltaEnd, RECORD_HEADER_BYTES};
 use tegula_io::Buffer;
-use tegula_store::{Session, StoreError};
+use tegula_store::{Session, compress, compress_with_bases};
 
 /// Records that are looked up and read together.
 const PIECE_RECORDS: usize = 64;
@@ -64,119 +60,45 @@ pub struct DeltaReport {
     pub records: u64,
     /// Bytes of their records.
     pub record_bytes: u64,
+    /// Those of them that are not carried as they are stored.
+    pub recompressed: u64,
     /// Bytes of the whole stream.
     pub bytes: u64,
 }
 
-/// A stream that was thought out and not yet written.
-#[derive(Debug)]
-struct Plan<'a> {
-    session: &'a Session,
-    block_size: BlockSize,
-    base: Option<DeltaEnd>,
-    target: DeltaEnd,
-    tables: Tables<'a>,
-    /// Positions in the table of ids whose chunk is carried: where each such chunk stands first.
-    carried: BlockSet,
-    /// Header and sets as bytes.
-    head: Vec<u8>,
-}
-
-fn end_of(record: &ImageRecord) -> DeltaEnd {
-    DeltaEnd {
-        virtual_size: record.virtual_size,
-        digest: record.digest,
-    }
-}
-
-impl<'a> Plan<'a> {
-    fn new(
-        session: &'a Session,
-        base: Option<&OpenImage<'_>>,
-        image: &OpenImage<'_>,
-    ) -> Result<Self, EngineError> {
-        let tables = tables(session, base, image)?;
-        let carried = carried(base, tables.ids.as_slice())?;
-        let parts = DeltaParts {
-            block_size: session.block_size(),
-            base: base.map(|base| end_of(base.record())),
-            target: end_of(image.record()),
-            data: &tables.data,
-            zero: &tables.zero,
-            ids_hash: *blake3::hash(tables.ids.as_slice()).as_bytes(),
-        };
-        let (_, head) = parts.encode();
-        Ok(Self {
-            session,
-            block_size: parts.block_size,
-            base: parts.base,
-            target: parts.target,
-            carried,
-            head,
-            tables,
-        })
-    }
-
-    /// Returns the carried chunks in the order of the stream.
-    fn carried_ids(&self) -> impl Iterator<Item = (BlockIndex, ChunkId)> + '_ {
-        self.carried.iter().map(|position| {
-            let start = position.get() as usize * 32;
-            let id = self.tables.ids.as_slice().get(start..);
-            let id = id.and_then(|rest| rest.first_chunk().copied());
-            let id = id.expect("because every position is one of the table");
-            (position, ChunkId::from_bytes(id))
-        })
-    }
-
-    fn report(&self, record_bytes: u64, bytes: u64) -> DeltaReport {
-        DeltaReport {
-            block_size: self.block_size,
-            base: self.base,
-            target: self.target,
-            data_blocks: self.tables.data.len(),
-            zero_blocks: self.tables.zero.len(),
-            records: self.carried.len(),
+impl DeltaReport {
+    fn of(plan: &Plan<'_>, record_bytes: u64) -> Self {
+        Self {
+            block_size: plan.block_size,
+            base: plan.base,
+            target: plan.target,
+            data_blocks: plan.tables.data.len(),
+            zero_blocks: plan.tables.zero.len(),
+            records: plan.order.len() as u64,
             record_bytes,
-            bytes,
+            recompressed: plan.anew.len(),
+            bytes: stream_bytes(plan.head_bytes(), record_bytes),
         }
-    }
-
-    fn head_bytes(&self) -> u64 {
-        (self.head.len() + self.tables.ids.as_slice().len()) as u64
     }
 }
 
-/// Returns the positions of a table at which a chunk stands for the first time that the base does not have.
-fn carried(base: Option<&OpenImage<'_>>, ids: &[u8]) -> Result<BlockSet, StoreError> {
-    let sorted = SortedIds::new(ids);
-    let mut first: Vec<u32> = sorted.first_positions().collect();
-    first.sort_unstable();
-    let mut carried: BlockSet = first.into_iter().map(BlockIndex::new).collect();
-    let Some(base) = base.filter(|_| !ids.is_empty()) else {
-        return Ok(carried);
-    };
-    for chunk in base.stack().chunks() {
-        let (_, id) = chunk?;
-        if let Some(first) = sorted.positions(&id).first() {
-            carried.remove_range(u64::from(*first)..u64::from(*first) + 1);
-        }
-    }
-    Ok(carried)
-}
-
-/// Tells how long a stream would be, to the byte. Reads no chunk.
+/// Tells how long a stream would be, to the byte. Reads no chunk but those that would be compressed anew.
 pub(crate) fn size(
+    workers: Workers,
     session: &Session,
-    base: Option<&OpenImage<'_>>,
-    image: &OpenImage<'_>,
+    (base, image): (Option<&OpenImage<'_>>, &OpenImage<'_>),
+    recompress: Recompress,
+    task: Task<'_>,
 ) -> Result<DeltaReport, EngineError> {
-    let plan = Plan::new(session, base, image)?;
-    let mut record_bytes = 0;
-    for (_, id) in plan.carried_ids() {
-        let row = session.locate(&id)?;
-        record_bytes += RECORD_HEADER_BYTES as u64 + u64::from(row.stored_length);
-    }
-    Ok(plan.report(record_bytes, stream_bytes(plan.head_bytes(), record_bytes)))
+    let plan = Plan::new(session, base, image, recompress)?;
+    let mut record_bytes = plan.stored_bytes()?;
+    let order = plan.order.iter().copied();
+    let anew = order.filter(|position| plan.anew.contains(BlockIndex::new(*position)));
+    for_each_record(&plan, workers, anew, plan.anew.len(), task, |record| {
+        record_bytes += record.len() as u64;
+        Ok(())
+    })?;
+    Ok(DeltaReport::of(&plan, record_bytes))
 }
 
 /// Writes the stream that turns the base into the image, or one that holds all of the image.
@@ -184,17 +106,28 @@ pub(crate) fn create(
     workers: Workers,
     session: &Session,
     (base, image): (Option<&OpenImage<'_>>, &OpenImage<'_>),
+    recompress: Recompress,
     destination: DeltaDestination<'_>,
     task: Task<'_>,
 ) -> Result<DeltaReport, EngineError> {
-    let plan = Plan::new(session, base, image)?;
-    match destination {
-        DeltaDestination::Stream(out) => write(&plan, workers, out, "the output", task),
-        DeltaDestination::File { path, force } => {
-            let mut file = NewFile::create(path, force)?;
-            let report = write(&plan, workers, &mut file, &path.display().to_string(), task)?;
-            file.publish(path, force)?;
-            Ok(report)
+    let plan = Plan::new(session, base, image, recompress)?;
+    destination.write(|out, name| write(&plan, workers, out, name, task))
+}
+
+impl DeltaDestination<'_> {
+    /// Writes to the destination; a file gets its name when all is well and durable.
+    pub(super) fn write<T>(
+        self,
+        write: impl FnOnce(&mut (dyn Write + Send), &str) -> Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
+        match self {
+            Self::Stream(out) => write(out, "the output"),
+            Self::File { path, force } => {
+                let mut file = NewFile::create(path, force)?;
+                let written = write(&mut file, &path.display().to_string())?;
+                file.publish(path, force)?;
+                Ok(written)
+            }
         }
     }
 }
@@ -206,13 +139,31 @@ fn write(
     name: &str,
     task: Task<'_>,
 ) -> Result<DeltaReport, EngineError> {
-    let session = plan.session;
     let mut sink = DeltaSink::new(out, name);
     sink.part(&plan.head)?;
     for piece in plan.tables.ids.as_slice().chunks(1 << 20) {
         sink.part(piece)?;
     }
-    let mut carried = plan.carried_ids();
+    let (order, count) = (plan.order.iter().copied(), plan.order.len() as u64);
+    for_each_record(plan, workers, order, count, task, |record| {
+        sink.record(record)
+    })?;
+    let (trailer, _) = sink.finish()?;
+    Ok(DeltaReport::of(plan, trailer.record_bytes))
+}
+
+/// Reads chunks of the plan, verifies them, and hands over their records, as they are stored or made anew, in the order
+/// of `positions`.
+fn for_each_record(
+    plan: &Plan<'_>,
+    workers: Workers,
+    positions: impl Iterator<Item = u32> + Send,
+    count: u64,
+    task: Task<'_>,
+    mut each: impl FnMut(&[u8]) -> Result<(), EngineError> + Send,
+) -> Result<(), EngineError> {
+    let session = plan.session;
+    let mut numbered = (0_u32..).zip(positions);
     let mut done = 0;
     let block_bytes = u64::from(plan.block_size.bytes());
     workers.pipeline(
@@ -220,41 +171,73 @@ fn write(
             task.check()?;
             let mut window = Vec::with_capacity(WINDOW_PIECES);
             while window.len() < WINDOW_PIECES {
-                let piece: Vec<_> = carried.by_ref().take(piece_records(plan)).collect();
+                let piece: Vec<_> = numbered.by_ref().take(piece_records(plan)).collect();
                 if piece.is_empty() {
                     break;
                 }
                 done += piece.len() as u64;
-                let mut reads = plan_reads(session, &piece)?;
+                let chunks: Vec<_> = piece
+                    .iter()
+                    .map(|(number, position)| (BlockIndex::new(*number), plan.id(*position)))
+                    .collect();
+                let mut reads = plan_reads(session, &chunks)?;
                 reads.iter_mut().for_each(|read| read.start(session));
-                window.push(reads);
+                window.push((piece, reads));
             }
-            (task.progress)(done * block_bytes, Some(plan.carried.len() * block_bytes));
+            (task.progress)(done * block_bytes, Some(count * block_bytes));
             Ok((!window.is_empty()).then_some(window))
         },
-        |reads| {
-            let mut records = Vec::new();
+        |(piece, reads)| {
+            let first = piece.first().map_or(0, |(number, _)| *number);
+            let mut records = Vec::with_capacity(piece.len());
             for read in reads {
-                read.finish_records(session, |positions, record| {
-                    let position = positions.first().copied();
-                    records.extend(position.map(|position| (position, Buffer::copied(record))));
+                read.finish_records(session, |numbers, block, stored| {
+                    for number in numbers {
+                        let at = (number.get() - first) as usize;
+                        let (_, position) = piece.get(at).expect("because it was planned from it");
+                        let record = record_of(plan, *position, block, stored)?;
+                        records.push((*number, record));
+                    }
                     Ok(())
                 })?;
             }
-            records.sort_unstable_by_key(|(position, _)| *position);
+            records.sort_unstable_by_key(|(number, _)| *number);
             Ok::<_, EngineError>(records)
         },
         |results| {
             for records in results {
                 for (_, record) in records? {
-                    sink.record(&record)?;
+                    each(&record)?;
                 }
             }
             Ok::<_, EngineError>(())
         },
-    )?;
-    let (trailer, bytes) = sink.finish()?;
-    Ok(plan.report(trailer.record_bytes, bytes))
+    )
+}
+
+/// Returns a chunk's record as the stream is to have it. `stored` is the one in the store, unless that was damaged.
+fn record_of(
+    plan: &Plan<'_>,
+    position: u32,
+    block: &[u8],
+    stored: Option<(&[u8], &Bases)>,
+) -> Result<Buffer, EngineError> {
+    let anew = plan.anew.contains(BlockIndex::new(position));
+    if let (false, Some((record, _))) = (anew, stored) {
+        return Ok(Buffer::copied(record));
+    }
+    let (id, level) = (plan.id(position), plan.session.store().config().zstd_level);
+    let plain = match stored.filter(|(_, bases)| bases.is_empty()) {
+        Some((record, _)) => Buffer::copied(record),
+        None => compress(id, block, level).record,
+    };
+    let Some(before) = plan.before(position)?.filter(|before| *before != id) else {
+        return Ok(plain);
+    };
+    let base = plan.session.read_chunk(&before)?;
+    let below = u32::try_from(plain.len() - RECORD_HEADER_BYTES).unwrap_or(u32::MAX);
+    let shorter = compress_with_bases(id, block, &[(before, &base)], level, below);
+    Ok(shorter.map_or(plain, |shorter| shorter.record))
 }
 
 /// Returns how many records are read together: fewer of large blocks.

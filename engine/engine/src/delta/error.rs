@@ -78,6 +78,32 @@ pub enum DeltaError {
         /// The digest of what it makes.
         found: ImageDigest,
     },
+    /// There is nothing to merge.
+    #[error("there is no delta to merge")]
+    NothingToMerge,
+    /// Of two streams the second does not begin where the first ends.
+    #[error(
+        "{after} does not begin where {before} ends: {before} makes the image with digest {target}, {after} starts from {}",
+        base.map_or("nothing".to_owned(), |base| base.to_string())
+    )]
+    DoesNotFollow {
+        /// The stream before.
+        before: String,
+        /// The stream after.
+        after: String,
+        /// What the first makes.
+        target: ImageDigest,
+        /// What the second starts from.
+        base: Option<ImageDigest>,
+    },
+    /// Too many records would build on each other.
+    #[error("{name}: more than 64 chunks in a row would build on each other, from chunk {id} down")]
+    BuildsTooDeep {
+        /// The stream.
+        name: String,
+        /// The chunk.
+        id: ChunkId,
+    },
     /// The disk is not the image that the delta starts from.
     #[error(
         "{disk} is not the image that {name} starts from: it has digest {found}, not {expected}"

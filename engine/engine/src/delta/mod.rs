@@ -8,8 +8,11 @@
 //! to be the right one, and nothing counts before the target is.
 
 pub(crate) mod apply;
+mod carried;
 pub(crate) mod create;
 mod error;
+mod merge;
+mod plan;
 mod raw;
 mod show;
 mod sink;
@@ -20,5 +23,7 @@ mod walk;
 pub use apply::{DeltaApplied, DeltaRequest, DeltaSource};
 pub use create::{DeltaDestination, DeltaReport};
 pub use error::DeltaError;
+pub use merge::merge_deltas;
+pub use plan::Recompress;
 pub use raw::{RawDeltaApplied, RawDeltaRequest, apply_delta_to_disk};
 pub use show::{DeltaSummary, show_delta};

@@ -6,7 +6,7 @@ use crate::{EngineError, Extent, ExtentKind, Task};
 use std::io::Read;
 use std::path::Path;
 use tegula_format::{
-    BlockSet, BlockSize, Corruption, DELTA_TRAILER_BYTES, DeltaEnd, DeltaHeader,
+    BlockSet, BlockSize, Corruption, DELTA_TRAILER_BYTES, DeltaEnd, DeltaHeader, DeltaTrailer,
     RECORD_HEADER_BYTES, Structure,
 };
 use tegula_io::{RawSource, Scratch};
@@ -40,6 +40,16 @@ pub struct DeltaSummary {
 impl DeltaSummary {
     pub(super) fn of(file: &DeltaFile<'_>) -> Self {
         let (header, trailer) = (file.header(), file.trailer());
+        Self::of_parts(header, trailer, file.bytes(), file.data(), file.zero())
+    }
+
+    pub(super) fn of_parts(
+        header: &DeltaHeader,
+        trailer: &DeltaTrailer,
+        bytes: u64,
+        data: &BlockSet,
+        zero: &BlockSet,
+    ) -> Self {
         Self {
             block_size: header.block_size,
             base: header.base,
@@ -48,8 +58,8 @@ impl DeltaSummary {
             zero_blocks: header.zero_blocks(),
             records: trailer.records,
             record_bytes: trailer.record_bytes,
-            bytes: file.bytes(),
-            extents: extents(header, file.data(), file.zero()),
+            bytes,
+            extents: extents(header, data, zero),
         }
     }
 }

@@ -1,12 +1,13 @@
 //! A stream that can be read anywhere: its head and tables believed once, its records read in order.
 
 use super::DeltaError;
+use crate::EngineError;
 use std::fmt;
 use std::io;
 use std::ops::Range;
 use tegula_format::{
-    BlockSet, ChunkId, ChunkRules, Corruption, DELTA_TRAILER_BYTES, DeltaHeader, DeltaTrailer,
-    ENVELOPE_BYTES, RECORD_HEADER_BYTES, RecordHeader, Structure, envelope_length,
+    BASES_MAX, Bases, BlockSet, ChunkId, ChunkRules, Corruption, DELTA_TRAILER_BYTES, DeltaHeader,
+    DeltaTrailer, ENVELOPE_BYTES, RECORD_HEADER_BYTES, RecordHeader, Structure, envelope_length,
 };
 use tegula_io::{Buffer, Mapped, RawSource};
 
@@ -191,6 +192,57 @@ impl<'a> DeltaFile<'a> {
             .pieces(self.ids_start..self.records_start(), each)
     }
 
+    /// Returns what its records are held against.
+    pub(super) fn rules(&self) -> ChunkRules {
+        ChunkRules {
+            block_size: self.header.block_size,
+            prefix_frames: true,
+        }
+    }
+
+    /// Reads the record at an offset that another look at the stream has found.
+    pub(super) fn record_at(&self, offset: u64) -> Result<StreamRecord, DeltaError> {
+        let source = self.located();
+        let head = source.read(offset..offset + RECORD_HEADER_BYTES as u64)?;
+        let header = RecordHeader::decode(&head, &self.rules()).map_err(self.damaged(offset))?;
+        let bytes = source.read(offset..offset + header.record_bytes() as u64)?;
+        header.verify(&bytes).map_err(self.damaged(offset))?;
+        Ok(StreamRecord {
+            offset,
+            header,
+            bytes,
+        })
+    }
+
+    /// Names every record in order by what its head says. Their checksums are not looked at, nor what they hold.
+    pub(super) fn heads(
+        &self,
+        mut each: impl FnMut(&RecordHead) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        let end = self.bytes() - DELTA_TRAILER_BYTES as u64;
+        let mut offset = self.records_start();
+        while offset < end {
+            let length = (RECORD_HEADER_BYTES + BASES_MAX * 32) as u64;
+            let head = self.located().read(offset..end.min(offset + length))?;
+            let damaged = |source| self.damaged(offset)(source);
+            let header = RecordHeader::decode(&head, &self.rules()).map_err(damaged)?;
+            let record_bytes = header.record_bytes() as u64;
+            if record_bytes > end - offset {
+                let (what, need, have) = (Structure::Record, record_bytes, end - offset);
+                return Err(damaged(Corruption::Truncated { what, need, have }).into());
+            }
+            let bases = header.bases(&head).map_err(damaged)?;
+            each(&RecordHead {
+                offset,
+                record_bytes,
+                id: header.id,
+                bases,
+            })?;
+            offset += record_bytes;
+        }
+        Ok(())
+    }
+
     /// Begins to read the records in order.
     pub(super) fn records(&self) -> Records<'_> {
         let offset = self.records_start();
@@ -207,6 +259,19 @@ impl<'a> DeltaFile<'a> {
     pub(super) fn damaged(&self, offset: u64) -> impl FnOnce(Corruption) -> DeltaError + use<> {
         self.located().damaged(offset)
     }
+}
+
+/// What the head of a record says.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RecordHead {
+    /// Where it begins.
+    pub(super) offset: u64,
+    /// The length of the whole record.
+    pub(super) record_bytes: u64,
+    /// The chunk.
+    pub(super) id: ChunkId,
+    /// What it builds on.
+    pub(super) bases: Bases,
 }
 
 /// A whole record of a stream; its header and checksum are right.
@@ -253,12 +318,7 @@ impl Records<'_> {
             return Ok(None);
         }
         let head = self.at(offset, RECORD_HEADER_BYTES)?;
-        let rules = ChunkRules {
-            block_size: file.header.block_size,
-            // Nobody writes them into streams yet, nor can apply them.
-            prefix_frames: false,
-        };
-        let header = RecordHeader::decode(head, &rules).map_err(file.damaged(offset))?;
+        let header = RecordHeader::decode(head, &file.rules()).map_err(file.damaged(offset))?;
         let bytes = Buffer::copied(self.at(offset, header.record_bytes())?);
         header.verify(&bytes).map_err(file.damaged(offset))?;
         self.hasher.update(&bytes);

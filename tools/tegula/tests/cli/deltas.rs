@@ -147,3 +147,24 @@ fn an_interrupted_apply_leaves_no_image() {
     assert_eq!(there.names(), before);
     there.ok(["verify", "--full"]);
 }
+
+#[test]
+fn deltas_that_follow_each_other_become_one() {
+    let (here, there, _) = two_stores();
+    let last = here.put("last", &[1, 5, 0, 8]);
+    let [first, second, both] = ["first", "second", "both"].map(|name| here.file(name));
+    here.ok(["delta", "create", "base", "target", "-o", &first]);
+    here.ok(["delta", "create", "target", "last", "-o", &second]);
+    let merged = here.json(["delta", "merge", &first, &second, "-o", &both]);
+    assert_eq!(merged["merged"], 2);
+    assert_eq!(merged["digest"], here.json(["show", "last"])["digest"]);
+    there.ok(["delta", "apply", &both, "made"]);
+    there.get_is("made", &last);
+    std::fs::remove_file(&both).unwrap();
+    here.refuses(
+        ["delta", "merge", &second, &first, "-o", &both],
+        1,
+        &[&first, &second],
+    );
+    assert!(!std::path::Path::new(&both).exists());
+}

@@ -317,13 +317,21 @@ fn the_delta_commands_have_their_keys() {
     world.put("two", &[1, 0]);
     let file = world.file("delta");
     let stream = |more: &[(&'static str, Is)]| [&STREAM[..], more].concat();
-    let pair = [("base", Is::TextOrNull), ("image", Is::Text)];
+    let pair = [
+        ("base", Is::TextOrNull),
+        ("image", Is::Text),
+        ("recompressed", Is::Count),
+    ];
     check(&world.json(["delta", "size", "one", "two"]), &stream(&pair));
     check(
         &world.json(["delta", "size", "--full", "two"]),
         &stream(&pair),
     );
-    let made = [("destination", Is::Text), ("seconds", Is::Number)];
+    let made = [
+        ("destination", Is::Text),
+        ("recompressed", Is::Count),
+        ("seconds", Is::Number),
+    ];
     let create = ["delta", "create", "one", "two", "-o", &file];
     check(&world.json(create), &stream(&made));
     let shown = world.json(["delta", "show", &file]);
@@ -345,6 +353,10 @@ fn the_delta_commands_have_their_keys() {
         ("stored_new_bytes", Is::Count),
         ("seconds", Is::Number),
     ];
+    let both = world.file("both");
+    let merged = world.json(["delta", "merge", &file, "-o", &both]);
+    let merge = [("destination", Is::Text), ("merged", Is::Count)];
+    check(&merged, &stream(&merge));
     let apply = world.json(["delta", "apply", &file, "three"]);
     check(&apply, &[&RECORD[..], &applied].concat());
 }

@@ -9,6 +9,7 @@ mod disk;
 mod journal;
 mod write;
 
+use super::carried::Carried;
 use super::sorted::SortedIds;
 use super::stream::DeltaFile;
 use super::{DeltaError, DeltaSource};
@@ -167,6 +168,7 @@ struct Needs {
     references: Vec<ChunkId>,
     /// All chunks that are needed of the base: those, and what carried ones build on.
     chunks: HashSet<ChunkId>,
+    carried: Carried,
 }
 
 impl Needs {
@@ -193,8 +195,17 @@ impl Needs {
             .iter()
             .map(|position| sorted.id(position.get()))
             .collect();
-        let chunks = references.iter().copied().collect();
-        Ok(Self { references, chunks })
+        let carried = Carried::of(file, task)?;
+        let chunks = references
+            .iter()
+            .chain(carried.outside())
+            .copied()
+            .collect();
+        Ok(Self {
+            references,
+            chunks,
+            carried,
+        })
     }
 }
 

@@ -91,12 +91,13 @@ impl Work<'_> {
         )
     }
 
-    fn write_record(&self, record: &StreamRecord, _journal: &Journal) -> Result<u64, EngineError> {
+    fn write_record(&self, record: &StreamRecord, journal: &Journal) -> Result<u64, EngineError> {
         if self.sorted.positions(&record.id()).is_empty() {
             // Others build on it, no block holds it.
             return Ok(0);
         }
-        let chunk = crate::delta::apply::decoded(self.file, record)?;
+        let carried = &self.needs.carried;
+        let chunk = carried.decode(self.file, record, &|base| journal.chunk(self, base))?;
         self.write_chunk(&record.id(), &chunk)
     }
 

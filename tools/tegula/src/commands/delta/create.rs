@@ -23,8 +23,9 @@ Examples:
   tegula delta create debian-12 web-1 -o - | ssh host tegula --store /srv/there delta apply - web-1
   tegula delta create --full debian-12 -o debian-12.delta
 
-A chunk that BASE has anywhere is named, not carried. The others go out as they are stored. The same
-two images in the same store give the same bytes.";
+A chunk that BASE has anywhere is named, not carried. The others go out as they are stored, but for
+those stored as what differs from a chunk that neither BASE nor the delta has. --recompress makes
+small deltas smaller still, and takes longer. The same two images in the same store give the same bytes.";
 
 /// Write the delta that turns one image into another
 #[derive(Debug, Args)]
@@ -48,6 +49,7 @@ struct Created {
     destination: String,
     #[serde(flatten)]
     stream: StreamFields,
+    recompressed: u64,
     seconds: f64,
 }
 
@@ -64,6 +66,7 @@ impl Report for Created {
 impl Create {
     pub(crate) fn run(&self, context: &Context) -> Result<Outcome, Failure> {
         let (base, image) = self.pair.images()?;
+        let recompress = self.pair.recompress();
         let path = &self.output;
         let to_output = path == Path::new("-");
         if to_output {
@@ -83,7 +86,8 @@ impl Create {
                 progress: &update,
                 interrupted: &AtomicBool::new(false),
             };
-            engine.create_delta(base, image, DeltaDestination::Stream(&mut out), task)?;
+            let out = DeltaDestination::Stream(&mut out);
+            engine.create_delta(base, image, recompress, out, task)?;
             return Ok(Outcome::Done);
         }
         let task = Task {
@@ -94,11 +98,12 @@ impl Create {
             path,
             force: self.force,
         };
-        let report = engine.create_delta(base, image, destination, task)?;
+        let report = engine.create_delta(base, image, recompress, destination, task)?;
         drop(progress);
         context.output.confirm(&Created {
             destination: path.display().to_string(),
             stream: StreamFields::from(&report),
+            recompressed: report.recompressed,
             seconds: clock.elapsed().saturating_sub(start).as_secs_f64(),
         })?;
         Ok(Outcome::Done)

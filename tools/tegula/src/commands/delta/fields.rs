@@ -4,7 +4,7 @@ use crate::table::Table;
 use crate::units;
 use clap::Args;
 use serde::Serialize;
-use tegula_engine::{DeltaEnd, DeltaReport, DeltaSummary, ImageName};
+use tegula_engine::{DeltaEnd, DeltaReport, DeltaSummary, ImageName, Recompress};
 
 /// The pair of images a stream is made of.
 #[derive(Debug, Args)]
@@ -16,9 +16,20 @@ pub(super) struct Pair {
     /// Hold all of IMAGE, so that no base is needed
     #[arg(long)]
     full: bool,
+
+    /// Compress each chunk as what differs from BASE's in the same block, wherever that is shorter
+    #[arg(long, conflicts_with = "full")]
+    recompress: bool,
 }
 
 impl Pair {
+    pub(super) fn recompress(&self) -> Recompress {
+        match self.recompress {
+            true => Recompress::SameBlock,
+            false => Recompress::Needed,
+        }
+    }
+
     /// Returns base and image, or says what is wrong.
     pub(super) fn images(&self) -> Result<(Option<&ImageName>, &ImageName), clap::Error> {
         use clap::error::ErrorKind;

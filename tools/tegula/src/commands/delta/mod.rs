@@ -3,6 +3,7 @@
 mod apply;
 mod create;
 mod fields;
+mod merge;
 mod show;
 mod size;
 
@@ -16,6 +17,7 @@ Examples:
   tegula delta create debian-12 web-1 -o web-1.delta
   tegula delta show web-1.delta
   tegula --store /srv/there delta apply web-1.delta web-1
+  tegula delta merge monday.delta tuesday.delta -o both.delta
   tegula delta create debian-12 web-1 -o - | ssh host tegula --store /srv/there delta apply - web-1
 
 A delta names the image it starts from and the one it makes by their digests. It is applied only to
@@ -35,6 +37,7 @@ enum Command {
     Size(size::Size),
     Show(show::Show),
     Apply(apply::Apply),
+    Merge(merge::Merge),
 }
 
 impl Delta {
@@ -44,6 +47,7 @@ impl Delta {
             Command::Size(command) => command.run(context),
             Command::Show(command) => command.run(context),
             Command::Apply(command) => command.run(context),
+            Command::Merge(command) => command.run(context),
         }
     }
 }

@@ -6,13 +6,15 @@ use crate::failure::{Failure, Outcome};
 use crate::output::Report;
 use clap::Args;
 use serde::Serialize;
+use tegula_engine::Task;
 
 const EXAMPLES: &str = "\
 Examples:
   tegula delta size debian-12 web-1
   tegula delta size debian-12 web-1 --json | jq .bytes
 
-Exact to the byte: what `tegula delta create` would write. No data is read.";
+Exact to the byte: what `tegula delta create` would write. No data is read, but for chunks that would
+be compressed anew: how many, `recompressed` says.";
 
 /// Tell how large a delta would be, to the byte
 #[derive(Debug, Args)]
@@ -28,6 +30,7 @@ struct Sized {
     image: String,
     #[serde(flatten)]
     stream: StreamFields,
+    recompressed: u64,
 }
 
 impl Report for Sized {
@@ -41,11 +44,18 @@ impl Report for Sized {
 impl Size {
     pub(crate) fn run(&self, context: &Context) -> Result<Outcome, Failure> {
         let (base, image) = self.pair.images()?;
-        let report = context.open()?.size_delta(base, image)?;
+        let task = Task {
+            progress: &|_, _| {},
+            interrupted: context.interruption(),
+        };
+        let recompress = self.pair.recompress();
+        let engine = context.open()?;
+        let report = engine.size_delta(base, image, recompress, task)?;
         context.output.print(&Sized {
             base: base.map(ToString::to_string),
             image: image.to_string(),
             stream: StreamFields::from(&report),
+            recompressed: report.recompressed,
         })?;
         Ok(Outcome::Done)
     }
