@@ -44,8 +44,13 @@ fn mutate(bytes: &mut Vec<u8>, other: &[u8], random: &SeededRandom) {
             // A little more or less is where an edge is sharp.
             let number = edge.wrapping_add(random.next_u64() % 3).wrapping_sub(1);
             let width = 1 << below(random, 4);
-            let field = number.to_le_bytes();
-            overwrite(bytes, at, field.get(..width).unwrap_or_default());
+            let mut field = number.to_le_bytes();
+            let field = field.get_mut(..width).unwrap_or_default();
+            // The formats of others are big-endian.
+            if below(random, 2) == 0 {
+                field.reverse();
+            }
+            overwrite(bytes, at, field);
         }
         4 => bytes.truncate(at),
         5 => {
