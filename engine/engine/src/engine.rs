@@ -60,7 +60,7 @@ impl Engine {
     /// Also returns a remark for people, if there is one: that io_uring is not to be had.
     ///
     /// # Errors
-    /// [`EngineError::Directory`], or [`StoreError::NotEmpty`].
+    /// [`EngineError::Directory`], or [`StoreError::NotEmpty`](crate::StoreError::NotEmpty).
     pub fn init(
         path: &Path,
         backend: BackendPreference,
@@ -90,7 +90,7 @@ impl Engine {
     /// Opens the store in a directory. Also returns a remark for people, if there is one.
     ///
     /// # Errors
-    /// [`EngineError::Directory`], [`StoreError::NotAStore`], [`StoreError::NeedsNewerProgram`].
+    /// [`EngineError::Directory`], [`StoreError::NotAStore`](crate::StoreError::NotAStore), [`StoreError::NeedsNewerProgram`](crate::StoreError::NeedsNewerProgram).
     pub fn open(
         path: &Path,
         backend: BackendPreference,
@@ -119,7 +119,7 @@ impl Engine {
     /// Puts an image in. Once this returns it is durable.
     ///
     /// # Errors
-    /// [`StoreError::ImageExists`] if the name is taken; [`EngineError`] for what the source or the store say. No
+    /// [`StoreError::ImageExists`](crate::StoreError::ImageExists) if the name is taken; [`EngineError`] for what the source or the store say. No
     /// image is left, and nothing that collection does not take.
     pub fn put(&self, request: PutRequest<'_>, task: Task<'_>) -> Result<PutReport, EngineError> {
         let session = self.store.begin()?;
@@ -300,7 +300,7 @@ impl Engine {
     /// Makes an image of a delta stream; its base must be in the store. Once this returns the image is durable.
     ///
     /// # Errors
-    /// [`EngineError::Delta`] if the stream is damaged or does not fit; [`StoreError::ImageExists`] if the name is
+    /// [`EngineError::Delta`] if the stream is damaged or does not fit; [`StoreError::ImageExists`](crate::StoreError::ImageExists) if the name is
     /// taken. No image is left, and nothing that collection does not take.
     pub fn apply_delta(
         &self,
