@@ -13,13 +13,13 @@ use tegula_io::{Buffer, Existing, Pending, TargetFile};
 use tegula_store::{Session, StoreError};
 
 /// Blocks that are resolved and sorted together; bounds the memory of a get whatever the image's length.
-const WINDOW_BLOCKS: usize = 8192;
+pub(crate) const WINDOW_BLOCKS: usize = 8192;
 
 /// Longest read of a segment.
 const READ_BYTES: usize = 1 << 20;
 
 /// Unneeded bytes between two records that are read along rather than skipped.
-const GAP_BYTES: u64 = 64 << 10;
+pub(crate) const GAP_BYTES: u64 = 64 << 10;
 
 /// Bytes in a window of the pipeline: what is read ahead while another window is decoded.
 const WINDOW_BYTES: usize = 16 << 20;

@@ -1,5 +1,6 @@
 //! Putting an image in: read, compare with the parent, hash, look up, compress; then write in order (design 4.4).
 
+use crate::thin::Reused;
 use crate::walk::{BATCH_BYTES, DiskBatch, DiskWalk, WalkPlan};
 use crate::{BlockSource, Content, EngineError, Source, SourceExtent, Task, Workers};
 use std::io::{self, Read};
@@ -44,6 +45,8 @@ pub struct PutReport {
     pub zero_blocks: u64,
     /// Chunks taken over from a put that was interrupted.
     pub recovered_chunks: u64,
+    /// Chunks stored once more, so that the image need not be read from many thinly used segments.
+    pub stored_again_chunks: u64,
 }
 
 /// What became of one block.
@@ -94,6 +97,7 @@ pub(crate) fn put(
         ids,
         read_bytes,
         known,
+        mut reused,
         ..
     } = map;
     let mut zero = base.as_ref().map(LayerStack::data).unwrap_or_default();
@@ -104,6 +108,10 @@ pub(crate) fn put(
     zero.subtract(&data);
     zero.subtract(&same);
     let reused_chunks = known + same.len();
+    if let Some(base) = &base {
+        reused.push_same(base, &same)?;
+    }
+    let stored_again_chunks = reused.store_again(&ingest, task)?;
     let parent = parent.map(|parent| ParentReference {
         name: parent.name,
         digest: parent.digest,
@@ -118,15 +126,17 @@ pub(crate) fn put(
         zero,
     };
     let (record, totals) = ingest.finish(image, ids)?;
+    let not_new = recovered_chunks + stored_again_chunks;
     Ok(PutReport {
         record,
         read_bytes,
-        new_chunks: totals.new_chunks - recovered_chunks,
-        new_bytes: totals.new_bytes - recovered_chunks * u64::from(session.block_size().bytes()),
+        new_chunks: totals.new_chunks - not_new,
+        new_bytes: totals.new_bytes - not_new * u64::from(session.block_size().bytes()),
         stored_new_bytes: totals.stored_bytes,
         reused_chunks,
         zero_blocks,
         recovered_chunks,
+        stored_again_chunks,
     })
 }
 
@@ -169,6 +179,7 @@ struct NewMap<'a, 'i> {
     ids: IdTable<'a>,
     read_bytes: u64,
     known: u64,
+    reused: Reused,
 }
 
 impl<'a, 'i> NewMap<'a, 'i> {
@@ -184,6 +195,7 @@ impl<'a, 'i> NewMap<'a, 'i> {
             ids,
             read_bytes: 0,
             known: 0,
+            reused: Reused::default(),
         }
     }
 
@@ -209,6 +221,7 @@ impl<'a, 'i> NewMap<'a, 'i> {
                 Outcome::Same => self.same.push(block),
                 Outcome::Known(id) => {
                     self.known += 1;
+                    self.reused.push(id);
                     self.data.push(block);
                     self.ids.push(&id)?;
                 }

@@ -4,7 +4,7 @@
 //! contents says of each, the files of its layers, and its own record. Not counted are the 137 bytes of head and trailer that a segment has, whatever is in
 //! it, and the index, which is derived.
 
-use crate::EngineError;
+use crate::{EngineError, Runs};
 use std::collections::HashMap;
 use tegula_format::{ImageName, ImageRecord, LayerId};
 use tegula_store::{LayerStack, LiveSet, SegmentTables, Session};
@@ -52,6 +52,8 @@ pub struct ImageInfo {
     pub layers: usize,
     /// What it costs.
     pub usage: ImageUsage,
+    /// How scattered it stands in the store.
+    pub runs: Runs,
 }
 
 /// A store in numbers.
@@ -242,7 +244,8 @@ pub(crate) fn statistics(session: &Session) -> Result<Statistics, EngineError> {
 
 pub(crate) fn info(session: &Session, name: &ImageName) -> Result<ImageInfo, EngineError> {
     let record = session.image(name)?;
-    let layers = LayerStack::of_image(session, &record)?.layers().len();
+    let stack = LayerStack::of_image(session, &record)?;
+    let (layers, runs) = (stack.layers().len(), Runs::of(session, &stack)?);
     let usage = usage(session, std::slice::from_ref(name))?.images;
     let usage = usage.into_iter().next().ok_or_else(|| {
         EngineError::Store(tegula_store::StoreError::ImageNotFound {
@@ -253,5 +256,6 @@ pub(crate) fn info(session: &Session, name: &ImageName) -> Result<ImageInfo, Eng
         record,
         layers,
         usage,
+        runs,
     })
 }

@@ -192,6 +192,8 @@ impl Store {
         // A removal that its process did not live to sync could be undone by a power failure: not once what the image
         // needed is gone.
         files::sync_directory(self.environment(), &paths::directory(paths::IMAGES))?;
+        // A copy that is kept may stand in a segment whose writer has not made its name durable yet.
+        files::sync_directory(self.environment(), &paths::directory(paths::SEGMENTS))?;
         let session = self.begin()?;
         let mut segments: HashSet<_> = plan.segments().map(|(number, _)| number).collect();
         let mut layers: HashSet<_> = plan.layers.iter().map(|(id, _)| *id).collect();

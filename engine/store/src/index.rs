@@ -3,6 +3,7 @@
 use crate::segment::{SegmentTable, list_sealed};
 use crate::{Environment, Session, StoreError, files, parallel, paths};
 use roaring::RoaringBitmap;
+use std::cmp::Reverse;
 use std::io;
 use tegula_format::{
     ChunkId, Corruption, ENVELOPE_BYTES, GcState, Place, QuarantineList, RUN_ROW_BYTES, RunBuilder,
@@ -193,10 +194,11 @@ impl Index {
     }
 
     /// Finds a chunk: of its places that are neither condemned nor in quarantine, one where it stands by itself rather
-    /// than on other chunks, and of those the lowest.
+    /// than on other chunks, and of those the newest.
     ///
-    /// The lowest, so that everybody who asks gets the same place, and accounting can count places. Where it stands on
-    /// others, that these are there is not looked at.
+    /// The newest, since a writer that stores a chunk once more does it to have it where it is read in one go with
+    /// others. And everybody who asks gets the same place, so that accounting can count places. Where it
+    /// stands on others, that these are there is not looked at.
     pub fn lookup(&self, id: &ChunkId) -> Option<RunRow> {
         self.places(id)
             .filter(|row| !self.condemned.contains(row.place.segment.get()))
@@ -370,8 +372,8 @@ fn write_run<'a, R: Iterator<Item = RunRow>>(
 }
 
 /// Orders a chunk's places by which is the best to read it from.
-pub(crate) fn preference(row: &RunRow) -> (bool, Place) {
-    (row.bases > 0, row.place)
+pub(crate) fn preference(row: &RunRow) -> (bool, Reverse<Place>) {
+    (row.bases > 0, Reverse(row.place))
 }
 
 fn condemned_set(state: &GcState) -> RoaringBitmap {

@@ -231,6 +231,20 @@ impl<'a> Ingest<'a> {
         Ok(())
     }
 
+    /// Stores a chunk that the store has already: another copy, which is found before all older ones.
+    ///
+    /// # Errors
+    /// As for [`Self::store`].
+    pub fn store_again(&self, id: ChunkId, block: &[u8]) -> Result<(), StoreError> {
+        self.store(&self.compress(id, block))?;
+        self.shared
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .claimed
+            .insert(id);
+        Ok(())
+    }
+
     /// Returns what was written so far; complete once everything is sealed.
     pub fn totals(&self) -> IngestTotals {
         self.writing
@@ -468,11 +482,8 @@ impl<'a> Ingest<'a> {
             Err(error) if error.is_unreadable() => self.session.read_chunk(id)?,
             block => block?,
         };
-        self.store(&self.compress(*id, &block))?;
         again.insert(*id);
-        let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
-        shared.claimed.insert(*id);
-        Ok(())
+        self.store_again(*id, &block)
     }
 
     /// Puts an image on a new full layer with these blocks, whose chunks are all stored; `ids` are theirs, in order.

@@ -106,7 +106,7 @@ impl Session {
 /// Chooses the places that chunks are counted on.
 ///
 /// Of a chunk's places that are usable: one where it stands by itself, else one where all it stands on has such a place
-/// in turn; of these the lowest. Who asks the same index with the same condition gets the same place.
+/// in turn; of these the newest. Who asks the same index with the same condition gets the same place.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Chooser<'a, U> {
     session: &'a Session,

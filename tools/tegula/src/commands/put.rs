@@ -79,6 +79,7 @@ struct Stored {
     stored_new_bytes: u64,
     reused_chunks: u64,
     recovered_chunks: u64,
+    stored_again_chunks: u64,
     /// How the source held the disk.
     format: String,
     seconds: f64,
@@ -96,6 +97,7 @@ impl Stored {
             stored_new_bytes: report.stored_new_bytes,
             reused_chunks: report.reused_chunks,
             recovered_chunks: report.recovered_chunks,
+            stored_again_chunks: report.stored_again_chunks,
             format: put.format.to_string(),
             seconds: time.as_secs_f64(),
         }
@@ -140,6 +142,10 @@ impl Report for Stored {
         if self.recovered_chunks > 0 {
             let recovered = units::count(self.recovered_chunks, "chunk", "chunks");
             table.pair("  kept", format!("{recovered} of an interrupted put"));
+        }
+        if self.stored_again_chunks > 0 {
+            let again = units::count(self.stored_again_chunks, "chunk", "chunks");
+            table.pair("  again", format!("{again} out of thinly used segments"));
         }
         if verbose {
             table.pair("  digest", &self.image.digest);

@@ -31,6 +31,7 @@ pub(super) struct Costs {
     logical_bytes: u64,
     stored_bytes: u64,
     exclusive_bytes: u64,
+    mean_run_bytes: u64,
 }
 
 impl From<&ImageInfo> for Costs {
@@ -40,6 +41,7 @@ impl From<&ImageInfo> for Costs {
             logical_bytes: info.usage.logical_bytes,
             stored_bytes: info.usage.stored_bytes,
             exclusive_bytes: info.usage.exclusive_bytes,
+            mean_run_bytes: info.runs.mean_bytes(),
         }
     }
 }
@@ -78,6 +80,7 @@ impl Report for Shown {
         table.pair("data", size(self.costs.logical_bytes));
         table.pair("stored", size(self.costs.stored_bytes));
         table.pair("exclusive", size(self.costs.exclusive_bytes));
+        table.pair("mean run", size(self.costs.mean_run_bytes));
         table.to_string()
     }
 }

@@ -50,11 +50,12 @@ const RECORD: [(&str, Is); 9] = [
     ("created_at", Is::Text),
 ];
 
-const COSTS: [(&str, Is); 4] = [
+const COSTS: [(&str, Is); 5] = [
     ("layers", Is::Count),
     ("logical_bytes", Is::Count),
     ("stored_bytes", Is::Count),
     ("exclusive_bytes", Is::Count),
+    ("mean_run_bytes", Is::Count),
 ];
 
 const FINDING: [(&str, Is); 6] = [
@@ -88,6 +89,7 @@ fn init_put_show_and_ls_have_their_keys() {
         ("stored_new_bytes", Is::Count),
         ("reused_chunks", Is::Count),
         ("recovered_chunks", Is::Count),
+        ("stored_again_chunks", Is::Count),
         ("format", Is::Text),
         ("seconds", Is::Number),
     ];
