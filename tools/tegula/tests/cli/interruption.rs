@@ -78,8 +78,8 @@ fn what_an_interrupted_put_stored_serves_the_next() {
 }
 
 /// Begins a get into a file and stops the process when it has begun to write.
-fn begin_get(world: &World, out: &str) -> Child {
-    let child = begin(&mut world.command(["get", "large", out]));
+fn begin_get(world: &World, out: &str, format: &[&str]) -> Child {
+    let child = begin(world.command(["get", "large", out]).args(format));
     let temporary = || {
         listing(&world.path(""))
             .iter()
@@ -89,6 +89,13 @@ fn begin_get(world: &World, out: &str) -> Child {
     signal(&child, Signal::STOP);
     child
 }
+
+/// The ways to get an image into a file.
+const FORMATS: [&[&str]; 3] = [
+    &[],
+    &["--format", "qcow2"],
+    &["--format", "qcow2", "--compress"],
+];
 
 /// A long disk that is quickly made: the same block all over.
 fn large(world: &World) {
@@ -101,18 +108,20 @@ fn an_interrupted_get_leaves_no_file() {
     let world = World::new();
     large(&world);
     let before = listing(&world.path(""));
-    let child = begin_get(&world, &world.file("out"));
-    signal(&child, Signal::INT);
-    signal(&child, Signal::CONT);
-    Ran::wait(child).refused(130, &["interrupted"]);
-    assert_eq!(listing(&world.path("")), before);
+    for format in FORMATS {
+        let child = begin_get(&world, &world.file("out"), format);
+        signal(&child, Signal::INT);
+        signal(&child, Signal::CONT);
+        Ran::wait(child).refused(130, &["interrupted"]);
+        assert_eq!(listing(&world.path("")), before, "{format:?}");
+    }
 }
 
 #[test]
 fn a_second_signal_ends_at_once() {
     let world = World::new();
     large(&world);
-    let child = begin_get(&world, &world.file("out"));
+    let child = begin_get(&world, &world.file("out"), &[]);
     signal(&child, Signal::INT);
     signal(&child, Signal::TERM);
     signal(&child, Signal::CONT);
@@ -127,29 +136,33 @@ fn a_second_signal_ends_at_once() {
 fn a_get_that_nobody_reads_can_be_interrupted() {
     let world = World::new();
     large(&world);
-    let mut child = begin(&mut world.command(["get", "large", "-"]));
-    // It has begun, and will soon wait for somebody to read on.
-    let mut byte = [0];
-    child
-        .stdout
-        .as_mut()
-        .unwrap()
-        .read_exact(&mut byte)
-        .unwrap();
-    signal(&child, Signal::INT);
-    let status = child.wait().unwrap();
-    assert_eq!(status.code(), Some(130));
+    for format in ["raw", "qcow2"] {
+        let mut child = begin(&mut world.command(["get", "large", "-", "--format", format]));
+        // It has begun, and will soon wait for somebody to read on.
+        let mut byte = [0];
+        child
+            .stdout
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut byte)
+            .unwrap();
+        signal(&child, Signal::INT);
+        let status = child.wait().unwrap();
+        assert_eq!(status.code(), Some(130));
+    }
 }
 
 #[test]
 fn a_reader_that_leaves_is_no_error_worth_a_word() {
     let world = World::new();
     large(&world);
-    let mut child = begin(&mut world.command(["get", "large", "-", "-q"]));
-    let mut byte = [0];
-    child.stdout.take().unwrap().read_exact(&mut byte).unwrap();
-    let ran = Ran::wait(child).expect_code(141);
-    assert_eq!(ran.err, "");
+    for format in ["raw", "qcow2"] {
+        let mut child = begin(&mut world.command(["get", "large", "-", "-q", "--format", format]));
+        let mut byte = [0];
+        child.stdout.take().unwrap().read_exact(&mut byte).unwrap();
+        let ran = Ran::wait(child).expect_code(141);
+        assert_eq!(ran.err, "");
+    }
 }
 
 #[test]
