@@ -799,6 +799,28 @@ def segment_vectors(v):
     )
 
 
+# Sections 5.4 and 5.5: sketches
+
+
+def sketch(chunk):
+    """The features of a whole block."""
+    gear = blake3(b"tegula gear 1").digest(length=2048)
+    numbers = [int.from_bytes(gear[at : at + 8], "little") for at in range(0, 2048, 8)]
+    low = 64 - (len(chunk).bit_length() - 1 - 5)
+    rolled, features = 0, set()
+    for byte in chunk:
+        rolled = (2 * rolled + numbers[byte]) % 2**64
+        if rolled >> low == 0:
+            features.add(rolled * 0x9E3779B97F4A7C15 % 2**64 >> 32)
+    return sorted(features)[:64]
+
+
+def sketch_run(rows, sort=True, count=None):
+    """`rows` are (feature, head of a chunk id)."""
+    row_bytes = b"".join(u32(feature) + chunk for feature, chunk in (sorted(rows) if sort else rows))
+    return envelope(b"TGSKETCH", u64(len(rows) if count is None else count) + u32(crc(row_bytes))) + row_bytes
+
+
 def run_vectors(v):
     ids = numbered_ids(4)
     rows = [(ids[0], 1, 0, 73, 11, 0), (ids[1], 1, 1, 136, 4096, 0), (ids[2], 2, 0, 73, 61, 1), (ids[0], 2, 1, 186, 11, 0)]
@@ -844,6 +866,37 @@ def run_vectors(v):
     bad("row-reserved", "5.3", "the reserved field of a row is 1", run([1, 2], rows, reserved=1), "Field", "reserved")
     bad("row-bases", "5.3", "a row with three bases", run([1, 2], [*rows[1:], (*rows[0][:5], 3)]), "Field", "bases")
     bad("foreign", "5.3", "a row in a segment that is not named", run([1], rows), "Field")
+
+
+def sketch_vectors(v):
+    for name, what, block in [
+        ("4k", "a block of 4 KiB of BLAKE3 output", blake3(b"sketch").digest(length=4096)),
+        ("64k", "64 KiB", blake3(b"sketch").digest(length=65536)),
+        ("zeros", "a block of zeros has no feature of its own", bytes(65536)),
+    ]:
+        v.good(
+            f"sketch-{name}.bin", "sketch", "5.4", f"{what}; its features", block,
+            {"features": sketch(block)}, reencodes=False,
+        )
+    first, second = bytes.fromhex("0101010101010101"), bytes.fromhex("ff00000000000002")
+    rows = [(5, second), (0x80000000, second), (0x80000000, first)]
+
+    def fields(rows):
+        return {"rows": [{"feature": feature, "chunk": chunk.hex()} for feature, chunk in sorted(rows)]}
+
+    good = sketch_run(rows)
+    v.good("sketch-run.bin", "sketch_run", "5.5", "two features; two chunks have the second", good, fields(rows))
+    v.good("sketch-run-empty.bin", "sketch_run", "5.5", "no row", sketch_run([]), fields([]))
+
+    def bad(name, what, data, error, field=None):
+        v.bad(f"sketch-run-{name}.bin", "sketch_run", "5.5", what, data, error, field)
+
+    bad("cut", "the last byte is missing", good[:-1], "Truncated")
+    bad("extended", "a byte follows the rows", good + b"\0", "Truncated")
+    bad("rows-many", "more rows stated than 64 bits can count bytes of", sketch_run(rows, count=2**63), "Truncated")
+    bad("checksum", "one bit of a row flipped", patched(good, len(good) - 1, u8(good[-1] ^ 1)), "Checksum")
+    bad("order", "rows that do not ascend", sketch_run(rows, sort=False), "Field", "row")
+    bad("twice", "the same row twice", sketch_run(rows + rows[:1]), "Field", "row")
 
 
 def layer_vectors(v):
@@ -1296,6 +1349,7 @@ def everything():
     set_vectors(v)
     segment_vectors(v)
     run_vectors(v)
+    sketch_vectors(v)
     layer_vectors(v)
     image_vectors(v)
     state_vectors(v)

@@ -461,6 +461,35 @@ def passes(words, blocks, id):
     return all(words[8 * block + word] >> (id[16 + word] & 31) & 1 for word in range(8))
 
 
+# Sections 5.4 and 5.5: sketches
+
+
+def sketch(chunk):
+    """Returns the features of a whole block, ascending."""
+    gear = struct.unpack("<256Q", blake3(b"tegula gear 1").digest(length=2048))
+    shift = 64 - (len(chunk).bit_length() - 6)
+    rolled, features = 0, set()
+    for byte in chunk:
+        rolled = (rolled << 1) + gear[byte] & 0xFFFFFFFFFFFFFFFF
+        if not rolled >> shift:
+            features.add((rolled * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF) >> 32)
+    return sorted(features)[:64]
+
+
+def read_sketch_run(data):
+    """Checks a whole sketch run; returns its rows, each a feature and the head of a chunk's id."""
+    body, start = open_envelope(b"TGSKETCH", data)
+    count, rows_crc = body.u64(), body.u32()
+    body.end()
+    end = start + 12 * count
+    need(end == len(data), "Truncated", f"{len(data)} bytes, {end} stated")
+    need(zlib.crc32(data[start:]) == rows_crc, "Checksum", "the rows of a sketch run do not have the checksum stated")
+    rows = list(struct.iter_unpack("<I8s", data[start:]))
+    for before, row in zip(rows, rows[1:]):
+        need_field(before < row, "row", row[0])
+    return rows
+
+
 # Section 6
 
 
@@ -662,6 +691,7 @@ def read_quarantine(data):
 SEGMENT_FILE = re.compile(r"^([0-9a-f]{8})\.seg$")
 OPEN_FILE = re.compile(r"^([0-9a-f]{8})\.open$")
 RUN_FILE = re.compile(r"^[0-9a-f]{32}\.run$")
+SKETCH_FILE = re.compile(r"^[0-9a-f]{32}\.sketches$")
 LAYER_FILE = re.compile(r"^([0-9a-f]{64})\.layer$")
 RANDOM_FILE = re.compile(r"^[0-9a-f]{32}$")
 LOCK_FILE = re.compile(r"^(epoch-(0|[1-9][0-9]*)|ingest-[0-9a-f]{32}|commit|gc|index)$")
@@ -943,6 +973,11 @@ class Verifier:
             self.try_to(f"segments/{name}", self.look_at_unsealed, name)
         for name, _ in self.store.matching("index", RUN_FILE):
             self.try_to(f"index/{name}", self.check_run, name)
+        for name, _ in self.store.matching("index", SKETCH_FILE):
+            try:
+                read_sketch_run(self.store.read(f"index/{name}"))
+            except Damage as damage:  # advice that is wrong is no damage
+                self.note(f"index/{name}", str(damage))
         for number in sorted(self.rows.keys() - self.indexed):
             self.note(f"segments/{number:08x}.seg", "is named by no index run")
         for name, match in self.store.matching("layers", LAYER_FILE):
@@ -960,7 +995,7 @@ class Verifier:
     def check_names(self):
         known = {
             "segments": [SEGMENT_FILE, OPEN_FILE], "layers": [LAYER_FILE], "images": [re.compile(r"\.image$")],
-            "index": [RUN_FILE], "tmp": [RANDOM_FILE], "locks": [LOCK_FILE],
+            "index": [RUN_FILE, SKETCH_FILE], "tmp": [RANDOM_FILE], "locks": [LOCK_FILE],
         }
         for name in self.store.names("."):
             if name not in ("tegula.store", "gc.state", *DIRECTORIES):

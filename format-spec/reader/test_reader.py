@@ -132,12 +132,18 @@ def read_delta(data, entry):
     }
 
 
+def read_sketch_run(data, _):
+    rows = reader.read_sketch_run(data)
+    return {"rows": [{"feature": feature, "chunk": chunk.hex()} for feature, chunk in rows]}
+
+
 READERS = {
     "store_config": read_store_config, "chunk": read_chunk, "block_set": read_set,
     "segment_header": lambda data, _: segment_fields(data)[1], "record": read_record, "segment": read_segment,
     "unsealed_segment": read_unsealed, "run": read_run, "layer": read_layer, "image_record": read_image_record,
     "gc_state": read_gc_state, "quarantine": read_quarantine, "delta": read_delta,
     "journal": lambda data, _: delta_reader.read_journal(data),
+    "sketch": lambda data, _: {"features": reader.sketch(data)}, "sketch_run": read_sketch_run,
 }
 
 

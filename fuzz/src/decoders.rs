@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use tegula_format::{
     BlockIndex, BlockSet, ChunkId, Corruption, GcState, ImageName, ImageRecord, LayerHeader,
     LayerIds, LayerParts, LayerSections, NAME_BYTES_MAX, QuarantineList, RunHeader, RunSections,
-    SEGMENT_TRAILER_BYTES, SegmentHeader, SegmentTrailer, StoreConfig, Structure, encode_run,
-    envelope_length,
+    SEGMENT_TRAILER_BYTES, SegmentHeader, SegmentTrailer, SketchRun, SketchRunHeader, StoreConfig,
+    Structure, encode_run, encode_sketch_run, envelope_length,
 };
 
 /// Tries a structure that is an envelope and nothing else: what decodes must encode to the same value, and to the
@@ -88,6 +88,7 @@ pub fn envelope(data: &[u8]) {
             ImageRecord::decode(bytes).is_ok(),
             SegmentHeader::decode(bytes).is_ok(),
             RunHeader::decode(bytes, bytes.len() as u64).is_ok(),
+            SketchRunHeader::decode(bytes, bytes.len() as u64).is_ok(),
             LayerHeader::decode(bytes, bytes.len() as u64).is_ok(),
         ];
         assert!(taken.iter().filter(|taken| **taken).count() <= 1);
@@ -236,6 +237,33 @@ pub fn layer(data: &[u8]) {
             assert_eq!(sections.verify(), Ok(()));
             // The name is a hash of the head, which hashes the rest.
             assert_eq!(id == header.id(), again == bytes);
+        }
+    }
+}
+
+/// A sketch run: its rows, checked and unchecked.
+pub fn sketch_run(data: &[u8]) {
+    for bytes in [data.to_vec(), reseal::sketch_run(data)] {
+        let length = bytes.len() as u64;
+        let Ok(header) = SketchRunHeader::decode(&bytes, length) else {
+            continue;
+        };
+        let run = SketchRun::new(&header, &bytes).expect("the head fits the bytes");
+        // Rows are looked up before anything is verified: that may miss, never fail.
+        let rows: Vec<_> = run.rows().collect();
+        assert_eq!(rows.len(), run.len());
+        assert_eq!(run.row(rows.len()), None);
+        let found = |feature| run.find(feature).count();
+        rows.iter().for_each(|row| _ = found(row.feature));
+        if run.verify().is_ok() {
+            for row in &rows {
+                assert!(run.find(row.feature).any(|chunk| chunk == row.chunk));
+            }
+            let again = encode_sketch_run(&rows);
+            let header = SketchRunHeader::decode(&again, again.len() as u64).unwrap();
+            let run = SketchRun::new(&header, &again).unwrap();
+            assert_eq!(run.verify(), Ok(()));
+            assert!(run.rows().eq(rows.iter().copied()));
         }
     }
 }

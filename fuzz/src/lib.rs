@@ -26,7 +26,7 @@ mod world;
 
 pub use decoders::{
     block_set, envelope, gc_state, image_name, image_record, layer, quarantine, run,
-    segment_header, segment_table, store_config,
+    segment_header, segment_table, sketch_run, store_config,
 };
 pub use model::model;
 pub use mutate::mutated;
@@ -49,7 +49,7 @@ pub struct Target {
 }
 
 /// Every target there is.
-pub const TARGETS: [Target; 16] = [
+pub const TARGETS: [Target; 17] = [
     cheap("store_config", store_config, seeds::store_config),
     cheap("gc_state", gc_state, seeds::gc_state),
     cheap("quarantine", quarantine, seeds::quarantine),
@@ -61,6 +61,7 @@ pub const TARGETS: [Target; 16] = [
     cheap("segment_table", segment_table, seeds::segment_table),
     cheap("record", record, seeds::record),
     cheap("run", run, seeds::run),
+    cheap("sketch_run", sketch_run, seeds::sketch_run),
     cheap("layer", layer, seeds::layer),
     cheap("qcow2", qcow2, seeds::qcow2),
     Target {

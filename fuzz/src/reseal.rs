@@ -72,6 +72,17 @@ pub fn run(bytes: &[u8]) -> Vec<u8> {
     envelope(&bytes, BODY)
 }
 
+/// Returns a sketch run whose checksums fit (SPEC 5.5).
+pub fn sketch_run(bytes: &[u8]) -> Vec<u8> {
+    const BODY: usize = 12;
+    let mut bytes = bytes.to_vec();
+    if let Some(rows) = bytes.get(ENVELOPE + BODY..) {
+        let checksum = crc(&[rows]);
+        put(&mut bytes, ENVELOPE + 8, &checksum.to_le_bytes());
+    }
+    envelope(&bytes, BODY)
+}
+
 /// Returns a layer whose hashes and checksums fit the parts its head describes (SPEC 6.1).
 pub fn layer(bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();

@@ -2,10 +2,10 @@
 
 use crate::world::{self, BLOCK, WORLD};
 use tegula_format::{
-    BlockIndex, BlockSet, BlockSize, ChunkId, GcState, ImageDigest, ImageName, ImageRecord,
-    IngestId, LayerId, LayerIds, LayerParts, ParentReference, Place, QuarantineList, RecordId,
-    RunRow, SegmentHeader, SegmentNumber, Slot, StoreConfig, StoreId, Toc, encode_record,
-    encode_run,
+    BlockIndex, BlockSet, BlockSize, ChunkId, Feature, GcState, IdPrefix, ImageDigest, ImageName,
+    ImageRecord, IngestId, LayerId, LayerIds, LayerParts, ParentReference, Place, QuarantineList,
+    RecordId, RunRow, SegmentHeader, SegmentNumber, SketchRow, Slot, StoreConfig, StoreId, Toc,
+    encode_record, encode_run, encode_sketch_run,
 };
 use tegula_store::{compress, compress_with_bases};
 
@@ -120,6 +120,7 @@ pub fn envelope() -> Vec<Vec<u8>> {
         image_record,
         segment_header,
         run,
+        sketch_run,
         layer,
     ];
     kinds
@@ -248,6 +249,21 @@ pub fn run() -> Vec<Vec<u8>> {
         encode_run(&rows, segments()),
         encode_run(&rows[..1], [rows[0].place.segment]),
         encode_run(&[], segments()),
+    ]
+}
+
+/// Sketch runs.
+pub fn sketch_run() -> Vec<Vec<u8>> {
+    let row = |n: u32| SketchRow {
+        feature: Feature::new((n / 2).wrapping_mul(0x9e37_79b9)),
+        chunk: IdPrefix::of(&ChunkId::of(&n.to_le_bytes())),
+    };
+    let mut rows: Vec<_> = (0..20).map(row).collect();
+    rows.sort_unstable();
+    vec![
+        encode_sketch_run(&rows),
+        encode_sketch_run(&rows[..1]),
+        encode_sketch_run(&[]),
     ]
 }
 

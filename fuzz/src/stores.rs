@@ -87,6 +87,7 @@ fn reseal_file(files: &mut Files, path: &str) {
     };
     *bytes = match path.split_once('/').map(|(directory, _)| directory) {
         Some("segments") => reseal::segment(bytes),
+        Some("index") if path.ends_with(".sketches") => reseal::sketch_run(bytes),
         Some("index") => reseal::run(bytes),
         Some("layers") => reseal::layer(bytes),
         _ => reseal::whole_envelope(bytes),

@@ -207,6 +207,7 @@ fn what_is_valid_is_resealed_to_the_same_bytes() {
     };
     check(seeds::quarantine(), reseal::whole_envelope);
     check(seeds::run(), reseal::run);
+    check(seeds::sketch_run(), reseal::sketch_run);
     check(seeds::layer(), reseal::layer);
     check(seeds::segment_table(), reseal::segment);
     check(seeds::record()[..2].to_vec(), reseal::record);

@@ -17,6 +17,8 @@ pub enum Structure {
     SegmentTrailer,
     /// Index run (SPEC 5).
     Run,
+    /// Sketch run (SPEC 5.5).
+    SketchRun,
     /// Layer (SPEC 6).
     Layer,
     /// Image record (SPEC 7).
@@ -42,6 +44,7 @@ impl fmt::Display for Structure {
             Self::Toc => "segment table of contents",
             Self::SegmentTrailer => "segment trailer",
             Self::Run => "index run",
+            Self::SketchRun => "sketch run",
             Self::Layer => "layer",
             Self::ImageRecord => "image record",
             Self::GcState => "collection state",

@@ -24,6 +24,8 @@ mod quarantine;
 mod record;
 mod run;
 mod segment;
+mod sketch;
+mod sketch_run;
 mod store_config;
 
 pub use bases::{BASE_DEPTH_MAX, BASES_MAX, Bases, ChunkRules, DICTIONARY_MAGIC};
@@ -59,5 +61,9 @@ pub use run::{
 pub use segment::{
     IngestId, SEGMENT_DATA_START, SEGMENT_SLOTS_MAX, SEGMENT_TRAILER_BYTES, SegmentHeader,
     SegmentTrailer, TOC_ROW_BYTES, Toc, TocRow,
+};
+pub use sketch::{FEATURES_MAX, Feature, IdPrefix, Sketch};
+pub use sketch_run::{
+    SKETCH_ROW_BYTES, SketchRow, SketchRun, SketchRunBuilder, SketchRunHeader, encode_sketch_run,
 };
 pub use store_config::{StoreConfig, StoreId, ZSTD_LEVEL_MAX, ZSTD_LEVEL_MIN};

@@ -5,7 +5,8 @@
 use crate::block_set::{decode_numbers, encode_numbers};
 use crate::envelope::{self, Kind};
 use crate::{
-    BASES_MAX, ChunkId, Corruption, Place, RECORD_HEADER_BYTES, SegmentNumber, Slot, Structure,
+    BASES_MAX, ChunkId, Corruption, IdPrefix, Place, RECORD_HEADER_BYTES, SegmentNumber, Slot,
+    Structure,
 };
 use roaring::RoaringBitmap;
 use std::cmp::Ordering;
@@ -377,6 +378,16 @@ impl<'a> RunSections<'a> {
             }
         }
         low
+    }
+
+    /// Returns the rows whose id begins with `prefix`: nearly always those of one chunk. The filter, which knows whole
+    /// ids, cannot be asked.
+    pub fn find_prefix(&self, prefix: IdPrefix) -> impl Iterator<Item = RunRow> + use<'a> {
+        let first = self.lower_bound(&prefix.lowest_id());
+        let rest = self.raw_rows().get(first..).unwrap_or_default();
+        rest.iter()
+            .map(RunRow::from_raw)
+            .take_while(move |row| prefix.is_of(&row.id))
     }
 
     /// Returns the index of the first row whose id is not below `id`.

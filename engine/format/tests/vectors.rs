@@ -18,7 +18,8 @@ use tegula_format::{
     JOURNAL_ROW_BYTES, JournalHead, JournalMark, JournalRow, JournalSeal, LayerHeader, LayerId,
     LayerIds, LayerParts, LayerSections, NameError, ParentReference, Place, QuarantineList,
     RunHeader, RunRow, RunSections, SEGMENT_DATA_START, SEGMENT_TRAILER_BYTES, SegmentHeader,
-    SegmentNumber, SegmentTrailer, StoreConfig, Structure, Toc, TocRow, encode_record, encode_run,
+    SegmentNumber, SegmentTrailer, Sketch, SketchRow, SketchRun, SketchRunHeader, StoreConfig,
+    Structure, Toc, TocRow, encode_record, encode_run, encode_sketch_run,
 };
 
 /// What a decoder made of a file: its fields as the index words them, and the bytes they encode to.
@@ -87,6 +88,8 @@ fn read(vector: &Value, bytes: &[u8]) -> Reading {
         "segment" => segment(bytes),
         "unsealed_segment" => unsealed_segment(bytes),
         "run" => run(vector, bytes),
+        "sketch" => sketch(bytes),
+        "sketch_run" => sketch_run(bytes),
         "layer" => layer(vector, bytes),
         "image_record" => image_record(bytes),
         "gc_state" => gc_state(bytes),
@@ -270,6 +273,27 @@ fn unsealed_segment(bytes: &[u8]) -> Reading {
     fields["valid_bytes"] = json!(again.len());
     let torn = part(bytes, again.len(), bytes.len());
     Ok((fields, [&again, torn].concat()))
+}
+
+fn sketch(bytes: &[u8]) -> Reading {
+    let size = BlockSize::from_bytes(bytes.len() as u64).expect("a block");
+    let sketch = Sketch::of(bytes, size);
+    let features: Vec<u32> = sketch.features().iter().map(|f| f.get()).collect();
+    Ok((json!({ "features": features }), bytes.to_vec()))
+}
+
+fn sketch_run(bytes: &[u8]) -> Reading {
+    let header = SketchRunHeader::decode(bytes, bytes.len() as u64)?;
+    let run = SketchRun::new(&header, bytes)?;
+    run.verify()?;
+    let rows: Vec<SketchRow> = run.rows().collect();
+    let shown = rows.iter().map(|row| {
+        assert!(run.find(row.feature).any(|chunk| chunk == row.chunk));
+        let chunk = Hex(&row.chunk.to_bytes()).to_string();
+        json!({ "feature": row.feature.get(), "chunk": chunk })
+    });
+    let fields = json!({ "rows": shown.collect::<Vec<_>>() });
+    Ok((fields, encode_sketch_run(&rows)))
 }
 
 fn run(vector: &Value, bytes: &[u8]) -> Reading {
