@@ -14,8 +14,8 @@ use std::path::Path;
 use tegula_format::{ImageName, ImageRecord};
 use tegula_io::{BackendPreference, open_storage};
 use tegula_store::{
-    CollectOptions, Collection, Depth, Environment, InitOptions, RepairReport, Repairs, Store,
-    Verification,
+    CollectOptions, Collection, Depth, Environment, InitOptions, Optimization, OptimizeOptions,
+    RepairReport, Repairs, Store, Verification,
 };
 
 /// A disk in a file, to be put.
@@ -364,5 +364,33 @@ impl Engine {
             self.store.coalesce_deep()?;
         }
         Ok(self.store.collect(options)?)
+    }
+
+    /// Stores again, better compressed, what images need; see [`Store::optimize`]. The task is told chunks, not bytes.
+    ///
+    /// # Errors
+    /// As for [`Self::collect`]; [`EngineError::Interrupted`] if the task says so. What was done until then stays done,
+    /// and what was half done is left to collection.
+    pub fn optimize(
+        &self,
+        options: &OptimizeOptions,
+        task: Task<'_>,
+    ) -> Result<Optimization, EngineError> {
+        let options = OptimizeOptions {
+            inline: options.inline || self.workers == Workers::Inline,
+            ..options.clone()
+        };
+        let going = |done, total| {
+            (task.progress)(done, Some(total));
+            task.check().is_ok()
+        };
+        let done = self.store.optimize(&options, &going)?;
+        task.check().map_or_else(
+            |interrupted| match done.stopped {
+                true => Err(interrupted),
+                false => Ok(done),
+            },
+            |()| Ok(done),
+        )
     }
 }

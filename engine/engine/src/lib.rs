@@ -48,6 +48,6 @@ pub use tegula_io::{
     Backend, BackendPreference, Clock, FileKind, SourceError, SystemClock, TargetError,
 };
 pub use tegula_store::{
-    CollectOptions, Collection, Depth, Environment, Finding, Folded, InitOptions, RepairReport,
-    STACK_DEPTH_MAX, Store, StoreError, Verification,
+    CollectOptions, Collection, Depth, Environment, Finding, Folded, InitOptions, Optimization,
+    OptimizeOptions, RepairReport, STACK_DEPTH_MAX, Store, StoreError, Verification,
 };

@@ -5,10 +5,11 @@ use crate::walk::{BATCH_BYTES, DiskBatch, DiskWalk, WalkPlan};
 use crate::{BlockSource, Content, EngineError, Source, SourceExtent, Task, Workers};
 use std::io::{self, Read};
 use tegula_format::{
-    BlockIndex, BlockSet, BlockSize, ChunkId, ImageName, ImageRecord, ParentReference,
+    BlockIndex, BlockSet, BlockSize, ChunkId, IdPrefix, ImageName, ImageRecord, ParentReference,
+    Sketch,
 };
 use tegula_io::Buffer;
-use tegula_store::{Encoded, IdTable, Ingest, LayerStack, NewImage, Session, StoreError};
+use tegula_store::{Encoded, IdTable, Ingest, LayerStack, NewChunk, NewImage, Session, StoreError};
 
 /// Steps in a window of the pipeline. Three windows of blocks and their records are what a put holds in memory.
 const WINDOW_BATCHES: usize = 32;
@@ -37,6 +38,8 @@ pub struct PutReport {
     pub new_chunks: u64,
     /// Their bytes before compression.
     pub new_bytes: u64,
+    /// How many of them are stored as frames over other chunks.
+    pub framed_chunks: u64,
     /// Bytes of the segments they went into.
     pub stored_new_bytes: u64,
     /// Blocks whose chunk was in the store already.
@@ -60,6 +63,28 @@ enum Outcome {
     Known(ChunkId),
     /// It holds a chunk that is to be stored.
     New(Encoded),
+    /// It holds a chunk that is to be stored, maybe as a frame over others: that is decided in stream order.
+    Fresh(Fresh),
+}
+
+/// A chunk to be stored in a store that may have prefix frames.
+#[derive(Debug)]
+struct Fresh {
+    id: ChunkId,
+    sketch: Sketch,
+    /// What the parent has at the same block.
+    before: Option<ChunkId>,
+}
+
+/// Consecutive blocks with what became of each.
+#[derive(Debug)]
+struct Judged {
+    first: BlockIndex,
+    /// Bytes read from the source.
+    read_bytes: u64,
+    outcomes: Vec<Outcome>,
+    /// The blocks, if some are still to be compressed.
+    data: Option<Buffer>,
 }
 
 pub(crate) fn put(
@@ -98,6 +123,7 @@ pub(crate) fn put(
         read_bytes,
         known,
         mut reused,
+        framed,
         ..
     } = map;
     let mut zero = base.as_ref().map(LayerStack::data).unwrap_or_default();
@@ -132,6 +158,7 @@ pub(crate) fn put(
         read_bytes,
         new_chunks: totals.new_chunks - not_new,
         new_bytes: totals.new_bytes - not_new * u64::from(session.block_size().bytes()),
+        framed_chunks: framed,
         stored_new_bytes: totals.stored_bytes,
         reused_chunks,
         zero_blocks,
@@ -180,6 +207,7 @@ struct NewMap<'a, 'i> {
     read_bytes: u64,
     known: u64,
     reused: Reused,
+    framed: u64,
 }
 
 impl<'a, 'i> NewMap<'a, 'i> {
@@ -196,6 +224,7 @@ impl<'a, 'i> NewMap<'a, 'i> {
             read_bytes: 0,
             known: 0,
             reused: Reused::default(),
+            framed: 0,
         }
     }
 
@@ -207,32 +236,70 @@ impl<'a, 'i> NewMap<'a, 'i> {
         }
     }
 
-    /// Takes in what became of consecutive blocks.
-    fn take(
-        &mut self,
-        first: BlockIndex,
-        bytes: u64,
-        outcomes: Vec<Outcome>,
-    ) -> Result<(), EngineError> {
-        self.read_bytes += bytes;
-        for (block, outcome) in blocks_from(first).zip(outcomes) {
-            match outcome {
-                Outcome::Zero => {}
-                Outcome::Same => self.same.push(block),
-                Outcome::Known(id) => {
-                    self.known += 1;
-                    self.reused.push(id);
-                    self.data.push(block);
-                    self.ids.push(&id)?;
-                }
-                Outcome::New(chunk) => {
-                    self.ingest.store(&chunk)?;
-                    self.data.push(block);
-                    self.ids.push(&chunk.id)?;
+    /// Takes in what became of a window of blocks.
+    fn take(&mut self, workers: Workers, window: Vec<Judged>) -> Result<(), EngineError> {
+        let mut framed = self.compress_fresh(workers, &window)?.into_iter();
+        for judged in window {
+            self.read_bytes += judged.read_bytes;
+            for (block, outcome) in blocks_from(judged.first).zip(judged.outcomes) {
+                match outcome {
+                    Outcome::Zero => {}
+                    Outcome::Same => self.same.push(block),
+                    Outcome::Known(id) => {
+                        self.known += 1;
+                        self.reused.push(id);
+                        self.data.push(block);
+                        self.ids.push(&id)?;
+                    }
+                    Outcome::New(chunk) => self.take_chunk(block, &chunk)?,
+                    Outcome::Fresh(_) => {
+                        let chunk = framed.next().expect("because each was compressed");
+                        self.take_chunk(block, &chunk)?;
+                    }
                 }
             }
         }
         Ok(())
+    }
+
+    fn take_chunk(&mut self, block: BlockIndex, chunk: &Encoded) -> Result<(), EngineError> {
+        self.ingest.store(chunk)?;
+        self.framed += u64::from(!chunk.bases.is_empty());
+        self.data.push(block);
+        Ok(self.ids.push(&chunk.id)?)
+    }
+
+    /// Compresses the fresh chunks of a window. Which of them are framed over others is decided in stream order, by one
+    /// thread; the work is then done by all.
+    fn compress_fresh(
+        &self,
+        workers: Workers,
+        window: &[Judged],
+    ) -> Result<Vec<Encoded>, EngineError> {
+        let mut chunks = Vec::new();
+        for judged in window {
+            let data = judged.data.as_deref().unwrap_or_default();
+            let blocks = data.chunks_exact(self.block_size.as_usize());
+            for (outcome, block) in judged.outcomes.iter().zip(blocks) {
+                if let Outcome::Fresh(fresh) = outcome {
+                    chunks.push(NewChunk {
+                        id: fresh.id,
+                        block,
+                        sketch: &fresh.sketch,
+                        before: fresh.before,
+                    });
+                }
+            }
+        }
+        let plans = self.ingest.plan_frames(&chunks)?;
+        let here = chunks
+            .iter()
+            .map(|chunk| (IdPrefix::of(&chunk.id), (chunk.id, chunk.block)))
+            .collect();
+        let planned: Vec<_> = chunks.iter().zip(&plans).collect();
+        Ok(workers.map(planned, |(chunk, plan)| {
+            self.ingest.compress_planned(chunk, plan, &here)
+        }))
     }
 }
 
@@ -246,6 +313,23 @@ struct Judge<'a, 'i> {
 
 impl Judge<'_, '_> {
     /// Judges every block of a buffer whose last one is padded.
+    fn judge(
+        &self,
+        first: BlockIndex,
+        read_bytes: u64,
+        data: Buffer,
+    ) -> Result<Judged, EngineError> {
+        let outcomes = self.outcomes(first, &data)?;
+        let fresh = |outcome| matches!(outcome, &Outcome::Fresh(_));
+        let data = outcomes.iter().any(fresh).then_some(data);
+        Ok(Judged {
+            first,
+            read_bytes,
+            outcomes,
+            data,
+        })
+    }
+
     fn outcomes(&self, first: BlockIndex, data: &[u8]) -> Result<Vec<Outcome>, EngineError> {
         let blocks = u64::from(first.get())
             ..u64::from(first.get()) + (data.len() / self.block_size.as_usize()) as u64;
@@ -289,6 +373,11 @@ impl Judge<'_, '_> {
         }
         match self.ingest.has_or_claim(&id) {
             true => Outcome::Known(id),
+            false if self.ingest.makes_frames() => Outcome::Fresh(Fresh {
+                sketch: Sketch::of(block, self.block_size),
+                id,
+                before,
+            }),
             false => Outcome::New(self.ingest.compress(id, block)),
         }
     }
@@ -348,14 +437,11 @@ fn put_disk(
             let offset = batch.first.byte_offset(judge.block_size);
             let (buffer, read_bytes) = read_batch(&judge, disk, &batch)
                 .map_err(|error| error.into_engine_error(read_error(offset)))?;
-            let outcomes = judge.outcomes(batch.first, &buffer)?;
-            Ok::<_, EngineError>((batch.first, read_bytes, outcomes))
+            judge.judge(batch.first, read_bytes, buffer)
         },
         |results| {
-            results.into_iter().try_for_each(|result| {
-                let (first, bytes, outcomes) = result?;
-                map.take(first, bytes, outcomes)
-            })
+            let window: Result<Vec<_>, _> = results.into_iter().collect();
+            map.take(workers, window?)
         },
     )?;
     map.take_inherited(walk.into_inherited());
@@ -476,18 +562,10 @@ fn put_stream(
             (task.progress)(virtual_size, None);
             Ok((!window.is_empty()).then_some(window))
         },
-        |batch: StreamBatch| {
-            Ok::<_, EngineError>((
-                batch.first,
-                batch.bytes,
-                judge.outcomes(batch.first, &batch.data)?,
-            ))
-        },
+        |batch: StreamBatch| judge.judge(batch.first, batch.bytes, batch.data),
         |results| {
-            results.into_iter().try_for_each(|result| {
-                let (first, bytes, outcomes) = result?;
-                map.take(first, bytes, outcomes)
-            })
+            let window: Result<Vec<_>, _> = results.into_iter().collect();
+            map.take(workers, window?)
         },
     )?;
     Ok(virtual_size)

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tegula_engine::{
     BlockSize, CollectOptions, Depth, Destination, Engine, EngineError, Environment, ImageName,
-    InitOptions, PutRequest, Source, Store, StoreError, Task, Workers,
+    InitOptions, OptimizeOptions, PutRequest, Source, Store, StoreError, Task, Workers,
 };
 use tegula_io::sim::{Fault, Repeat, SimDisk};
 use tegula_io::{SeededRandom, SystemClock};
@@ -124,6 +124,36 @@ fn with_garbage(engine: &Engine) {
     engine.store().remove(&name("other")).unwrap();
 }
 
+/// An image whose blocks do not compress, and resemble those of every other such image.
+fn similar(edit: u8) -> Vec<u8> {
+    let mut state = 1u64;
+    let mut bytes: Vec<u8> = (0..12 * 4096)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()[3]
+        })
+        .collect();
+    bytes.chunks_mut(4096).for_each(|block| block[100] = edit);
+    bytes
+}
+
+fn with_resembling(engine: &Engine) {
+    put(engine, "one", &similar(1), None, false).unwrap();
+    put(engine, "two", &similar(2), Some("one"), false).unwrap();
+    put(engine, "gone", &similar(9)[..4 * 4096], None, false).unwrap();
+    engine.store().remove(&name("gone")).unwrap();
+}
+
+fn optimize(engine: &Engine) -> Result<(), EngineError> {
+    let options = OptimizeOptions {
+        patience: Duration::ZERO,
+        ..OptimizeOptions::default()
+    };
+    engine.optimize(&options, Task::unattended()).map(drop)
+}
+
 fn is_put(scenario: &str) -> bool {
     scenario.contains("put") || scenario == "replace"
 }
@@ -152,6 +182,13 @@ fn scenarios() -> Vec<Scenario> {
     rewritten.insert("child".to_owned(), image(&[40, 41, 42, 43, 44, 45]));
     let mut both_child = two.clone();
     both_child.insert("parent".to_owned(), child());
+    let resembling: Model = [
+        ("one".to_owned(), similar(1)),
+        ("two".to_owned(), similar(2)),
+    ]
+    .into();
+    let mut resembling_three = resembling.clone();
+    resembling_three.insert("third".to_owned(), similar(3));
     let scenario = |name, setup, act, before: &Model, after: &Model| Scenario {
         name,
         setup,
@@ -265,6 +302,20 @@ fn scenarios() -> Vec<Scenario> {
             },
             &two,
             &rewritten,
+        ),
+        scenario(
+            "optimize",
+            with_resembling,
+            optimize,
+            &resembling,
+            &resembling,
+        ),
+        scenario(
+            "put of what resembles",
+            with_resembling,
+            |e| put(e, "third", &similar(3), None, false),
+            &resembling,
+            &resembling_three,
         ),
         scenario(
             "collect and compact",

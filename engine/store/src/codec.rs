@@ -1,6 +1,6 @@
 //! Between a chunk's bytes and its record: compress, decompress, verify.
 
-use crate::{StoreError, prefix};
+use crate::{Session, StoreError, prefix};
 use std::cell::RefCell;
 use tegula_format::{
     Bases, BlockSize, ChunkId, ChunkRules, Codec, Corruption, RecordHeader, RunRow, encode_record,
@@ -137,6 +137,25 @@ pub(crate) fn encoded(
         stored_length,
         bases,
     }
+}
+
+/// Takes a whole record that was read from a place for what is to be stored again, checked down to its checksum.
+pub(crate) fn copied(
+    session: &Session,
+    row: &RunRow,
+    record: Buffer,
+) -> Result<Encoded, StoreError> {
+    let rules = session.store().config().chunk_rules();
+    let checked =
+        CheckedRecord::check(&record, &row.id, &rules).map_err(|damage| damaged(row, damage))?;
+    let (codec, bases) = (checked.codec(), *checked.bases());
+    Ok(Encoded {
+        id: row.id,
+        record,
+        codec,
+        bases,
+        stored_length: row.stored_length,
+    })
 }
 
 /// Tells the longest payload that is worth storing instead of a block as it is.

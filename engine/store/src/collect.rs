@@ -5,12 +5,15 @@
 //! began before has ended. Nothing here depends on a clock: patience only decides how long this call waits before it
 //! leaves the removal to the next.
 
+mod optimize;
+
+pub use optimize::{Going, Optimization, OptimizeOptions};
+
 use crate::mark::Marked;
 use crate::segment::{SegmentTable, list_sealed, read_ingest};
 use crate::standing::{Chooser, chooser};
 use crate::{
-    CheckedRecord, Encoded, Index, Ingest, Session, Store, StoreError, codec, files, index, layer,
-    paths, recover,
+    Index, Ingest, Session, Store, StoreError, codec, files, index, layer, paths, recover,
 };
 use std::collections::HashSet;
 use std::time::Duration;
@@ -484,23 +487,12 @@ fn move_survivors(session: &Session, plan: &Plan, marked: &Marked) -> Result<u64
             .run_rows()
             .filter(|row| marked.places.contains(row.place))
         {
-            let block = session.read_chunk_at(&row)?;
+            drop(session.read_chunk_at(&row)?);
             // The record was just checked from header to hash: it is copied as it stands.
             let path = paths::sealed_segment(row.place.segment);
             let record = session.read_segment(&row, row.record_bytes())?.wait();
             let record = record.map_err(StoreError::io("read", &path))?;
-            let rules = session.store().config().chunk_rules();
-            let checked = CheckedRecord::check(&record, &row.id, &rules)
-                .map_err(|damage| codec::damaged(&row, damage))?;
-            let (codec, bases) = (checked.codec(), *checked.bases());
-            drop(block);
-            ingest.store(&Encoded {
-                id: row.id,
-                record,
-                codec,
-                stored_length: row.stored_length,
-                bases,
-            })?;
+            ingest.store(&codec::copied(session, &row, record)?)?;
             moved.push(row.id);
         }
     }

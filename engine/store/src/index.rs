@@ -1,13 +1,13 @@
 //! The index: where a chunk stands (SPEC 5). Derived from the segments' tables of contents.
 
 use crate::segment::{SegmentTable, list_sealed};
-use crate::{Environment, Session, StoreError, files, parallel, paths};
+use crate::{Environment, Session, StoreError, files, parallel, paths, sketches};
 use roaring::RoaringBitmap;
 use std::cmp::Reverse;
 use std::io;
 use tegula_format::{
-    ChunkId, Corruption, ENVELOPE_BYTES, GcState, Place, QuarantineList, RUN_ROW_BYTES, RunBuilder,
-    RunHeader, RunRow, RunSections, SegmentNumber, encode_run, envelope_length,
+    ChunkId, Corruption, ENVELOPE_BYTES, GcState, IdPrefix, Place, QuarantineList, RUN_ROW_BYTES,
+    RunBuilder, RunHeader, RunRow, RunSections, SegmentNumber, encode_run, envelope_length,
 };
 use tegula_io::{Buffer, Existing, LockMode, Mapped, StorePath};
 
@@ -237,6 +237,17 @@ impl Index {
     /// Tells whether a place's segment was there when the index was loaded.
     fn is_there(&self, place: Place) -> bool {
         self.sealed.contains(place.segment.get())
+    }
+
+    /// Finds a chunk that stands by itself, with no base, by the head of its id.
+    pub(crate) fn find_plain(&self, prefix: IdPrefix) -> Option<RunRow> {
+        self.runs
+            .iter()
+            .flat_map(|run| run.sections().find_prefix(prefix))
+            .filter(|row| row.bases == 0)
+            .filter(|row| self.sealed.contains(row.place.segment.get()))
+            .filter(|row| self.is_usable(row.place))
+            .min_by_key(|row| row.place)
     }
 
     /// Tells whether a place holds a chunk that can be used.
@@ -554,7 +565,11 @@ fn rebuild_under_lock(session: &Session) -> Result<(), StoreError> {
         &index.runs.iter().collect::<Vec<_>>(),
         &index.sealed,
     )?;
-    for entry in old {
+    sketches::remove_damaged(environment)?;
+    for entry in old
+        .iter()
+        .filter(|entry| !paths::is_sketch_run(&entry.name))
+    {
         match files::remove_if_present(
             environment,
             &paths::directory(paths::INDEX).join(&entry.name),

@@ -3,8 +3,11 @@
 use crate::index::{Run, publish_run};
 use crate::layer::{IdTable, Ids, LayerIdSource, NewLayer};
 use crate::segment::SegmentWriter;
+use crate::similar::Similar;
 use crate::standing::chooser;
-use crate::{Encoded, Index, LayerStack, Session, StoreError, codec, files, index, paths, prefix};
+use crate::{
+    Encoded, Index, LayerStack, Session, StoreError, codec, files, index, paths, prefix, sketches,
+};
 use std::collections::HashSet;
 use tegula_format::{
     BASE_DEPTH_MAX, BlockSet, ChunkId, ImageDigest, ImageName, ImageRecord, IngestId, LayerId,
@@ -28,6 +31,7 @@ pub struct Ingest<'a> {
     index: Option<&'a Index>,
     shared: RwLock<Shared>,
     writing: Mutex<Writing>,
+    similar: Option<Similar>,
     _alive: Lock,
 }
 
@@ -109,12 +113,15 @@ impl<'a> Ingest<'a> {
             .lock(&path, LockMode::Exclusive)
             .map_err(StoreError::io("lock", &path))?;
         let (shared, writing) = (RwLock::default(), Mutex::default());
+        let frames = session.store().config().prefix_frames;
+        let similar = frames.then(|| Similar::new(session)).transpose()?;
         Ok(Self {
             session,
             id,
             index,
             shared,
             writing,
+            similar,
             _alive: alive,
         })
     }
@@ -122,6 +129,10 @@ impl<'a> Ingest<'a> {
     /// Returns the id that stands in all it writes.
     pub(crate) fn id(&self) -> IngestId {
         self.id
+    }
+
+    pub(crate) fn similar(&self) -> Option<&Similar> {
+        self.similar.as_ref()
     }
 
     /// Returns the session this writes in.
@@ -226,6 +237,9 @@ impl<'a> Ingest<'a> {
         let segment = writing.segment.as_mut().expect("because it was just made");
         let row = segment.append(chunk)?;
         writing.open_rows.push(row);
+        if let Some(similar) = &self.similar {
+            similar.appended(chunk);
+        }
         writing.totals.new_chunks += 1;
         writing.totals.new_bytes += u64::from(self.session.block_size().bytes());
         Ok(())
@@ -259,6 +273,9 @@ impl<'a> Ingest<'a> {
         };
         writing.totals.stored_bytes += segment.seal()?;
         let rows = std::mem::take(&mut writing.open_rows);
+        if let Some(similar) = &self.similar {
+            similar.sealed(&rows);
+        }
         writing
             .segments
             .extend(rows.first().map(|row| row.place.segment));
@@ -282,6 +299,9 @@ impl<'a> Ingest<'a> {
         }
         let published: Vec<ChunkId> = rows.iter().map(|row| row.id).collect();
         let run = publish_run(environment, rows, &segments)?;
+        if let Some(similar) = &self.similar {
+            similar.listed(&run);
+        }
         let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
         published
             .iter()
@@ -402,6 +422,10 @@ impl<'a> Ingest<'a> {
             record = shallow;
         }
         let _tidied = index::tidy(self.session, false);
+        if let Some(similar) = &self.similar {
+            let _published = similar.publish(self.session);
+            let _merged = sketches::tidy(self.session);
+        }
         Ok((record, totals))
     }
 

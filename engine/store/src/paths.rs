@@ -50,6 +50,14 @@ pub(crate) fn run(random: &[u8; 16]) -> StorePath {
     directory(INDEX).join(&format!("{}.run", Hex(random)))
 }
 
+pub(crate) fn sketch_run(random: &[u8; 16]) -> StorePath {
+    directory(INDEX).join(&format!("{}.sketches", Hex(random)))
+}
+
+pub(crate) fn is_sketch_run(name: &str) -> bool {
+    name.ends_with(".sketches")
+}
+
 pub(crate) fn tmp(random: &[u8; 16]) -> StorePath {
     directory(TMP).join(&Hex(random).to_string())
 }

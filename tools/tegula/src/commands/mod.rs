@@ -13,6 +13,7 @@ pub(crate) mod get;
 pub(crate) mod init;
 pub(crate) mod inspect;
 pub(crate) mod ls;
+pub(crate) mod optimize;
 pub(crate) mod put;
 pub(crate) mod rename;
 pub(crate) mod repair;

@@ -86,6 +86,7 @@ fn init_put_show_and_ls_have_their_keys() {
         ("read_bytes", Is::Count),
         ("new_chunks", Is::Count),
         ("new_bytes", Is::Count),
+        ("framed_chunks", Is::Count),
         ("stored_new_bytes", Is::Count),
         ("reused_chunks", Is::Count),
         ("recovered_chunks", Is::Count),
@@ -248,7 +249,7 @@ fn stats_and_du_have_their_keys() {
 }
 
 #[test]
-fn verify_gc_and_repair_have_their_keys() {
+fn verify_gc_optimize_and_repair_have_their_keys() {
     let world = World::new();
     world.put("one", &[1, 2]);
     world.put("two", &[3]);
@@ -274,6 +275,15 @@ fn verify_gc_and_repair_have_their_keys() {
     ];
     check(&world.json(["gc", "--dry-run"]), &gc);
     check(&world.json(["gc"]), &gc);
+    let optimize = [
+        ("segments_rewritten", Is::Count),
+        ("chunks", Is::Count),
+        ("framed_chunks", Is::Count),
+        ("old_bytes", Is::Count),
+        ("new_bytes", Is::Count),
+        ("pending_bytes", Is::Count),
+    ];
+    check(&world.json(["optimize", "one"]), &optimize);
     let repair = [
         ("healed_chunks", Is::Count),
         ("salvaged_chunks", Is::Count),

@@ -1,0 +1,101 @@
+//! `tegula optimize`: stores again, better compressed, what is stored already.
+
+use crate::context::Context;
+use crate::failure::{Failure, Outcome};
+use crate::output::Report;
+use crate::progress::Progress;
+use crate::units;
+use clap::Args;
+use serde::Serialize;
+use std::time::Duration;
+use tegula_engine::{ImageName, OptimizeOptions, Task};
+
+const EXAMPLES: &str = "\
+Examples:
+  tegula optimize
+  tegula optimize --level 12
+  tegula optimize nightly-1 nightly-2
+
+Every chunk is compared with all others of up to 8 GiB, and those that resemble each other are stored as what differs;
+chunks of the newest images come to stand in the order in which they are read. Other commands may go on meanwhile; one
+gc or optimize at a time. The store needs room for both the old and the new, up to 8 GiB at once. Interrupt it when you
+like: no image is harmed, and the next gc takes what is left over.";
+
+/// Store again, better compressed, what is stored already
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Optimize {
+    /// Only what stands in the same segments as these images; everything if none is named
+    #[arg(value_name = "IMAGE", value_parser = ImageName::parse)]
+    images: Vec<ImageName>,
+
+    /// The zstd level; the store's own if that is higher
+    #[arg(long, default_value_t = OptimizeOptions::default().level, value_parser = clap::value_parser!(i32).range(1..=22))]
+    level: i32,
+
+    /// How long to wait for commands that began before
+    #[arg(long, value_name = "SECONDS", default_value_t = OptimizeOptions::default().patience.as_secs(), allow_negative_numbers = true)]
+    wait: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Optimized {
+    segments_rewritten: u64,
+    chunks: u64,
+    framed_chunks: u64,
+    old_bytes: u64,
+    new_bytes: u64,
+    pending_bytes: u64,
+}
+
+impl Report for Optimized {
+    fn text(&self, verbose: bool) -> String {
+        let size = |bytes| units::size_exact(bytes, verbose);
+        let mut text = format!(
+            "stored {} again: {} in {} became {}, {} of the chunks on others\n",
+            units::count(self.chunks, "chunk", "chunks"),
+            size(self.old_bytes),
+            units::count(self.segments_rewritten, "segment", "segments"),
+            size(self.new_bytes),
+            self.framed_chunks,
+        );
+        if self.pending_bytes > 0 {
+            let pending = size(self.pending_bytes);
+            text.push_str(&format!(
+                "{pending} are still held by other commands; the next gc frees them\n"
+            ));
+        }
+        text
+    }
+}
+
+impl Optimize {
+    pub(crate) fn run(&self, context: &Context) -> Result<Outcome, Failure> {
+        let engine = context.open()?;
+        let block = u64::from(engine.store().config().block_size.bytes());
+        let progress = Progress::begin(context.output, "optimize");
+        let task = Task {
+            progress: &|done, total| {
+                progress.update(done * block, total.map(|total| total * block))
+            },
+            interrupted: context.interruption(),
+        };
+        let options = OptimizeOptions {
+            level: self.level,
+            images: self.images.clone(),
+            patience: Duration::from_secs(self.wait),
+            ..OptimizeOptions::default()
+        };
+        let done = engine.optimize(&options, task)?;
+        drop(progress);
+        context.output.confirm(&Optimized {
+            segments_rewritten: done.segments_rewritten,
+            chunks: done.chunks,
+            framed_chunks: done.framed_chunks,
+            old_bytes: done.old_bytes,
+            new_bytes: done.new_bytes,
+            pending_bytes: done.pending_bytes,
+        })?;
+        Ok(Outcome::Done)
+    }
+}
