@@ -2,9 +2,9 @@
 
 use crate::mortal::Fate;
 use crate::schedules::{explore, replays};
-use crate::world::{Process, World, bytes, is_absent, is_taken, model};
+use crate::world::{Process, Result, World, bytes, is_absent, is_changed, is_taken, model};
 use std::time::Duration;
-use tegula_engine::{EngineError, StoreError, Task};
+use tegula_engine::{DeltaError, EngineError, StoreError, Task};
 use tegula_format::ChunkId;
 use tegula_store::Ingest;
 
@@ -227,6 +227,109 @@ fn a_chain_is_coalesced_while_what_it_lies_on_is_removed_and_collected() {
         collected.end().unwrap();
         read.end().unwrap();
         world.holds(&model([("c", &[1, 2, 3, 4, 5, 6, 10, 9])]));
+    });
+}
+
+#[test]
+fn a_chain_is_flattened_while_what_it_lies_on_is_removed_and_collected() {
+    explore("flatten × coalesce × remove × collect", COUNT, || {
+        let world = World::new(|first| {
+            first.put("a", &[1, 2, 3, 4, 5, 6, 7, 8]).unwrap();
+            let b = [1, 2, 3, 4, 5, 6, 7, 9];
+            first.put_child("b", &b, "a").unwrap();
+            let c = [1, 2, 3, 4, 5, 6, 10, 9];
+            first.put_child("c", &c, "b").unwrap();
+        });
+        let flattened = world.begin(|p| p.flatten("c"));
+        let coalesced = world.begin(|p| p.coalesce("c"));
+        let removed = world.begin(|p| p.rm("b").and_then(|()| p.rm("a")));
+        let collected = world.begin(|p| p.gc_if_free().and_then(|()| p.gc_if_free()));
+        // Each of the two may find that the other was first, and says so.
+        let ends = [flattened.end(), coalesced.end()];
+        let right = |end: &Result<()>| match end {
+            Ok(()) => true,
+            Err(error) => is_changed(error),
+        };
+        assert!(ends.iter().all(right), "{ends:?}");
+        assert!(ends.iter().any(Result::is_ok), "{ends:?}");
+        removed.end().unwrap();
+        collected.end().unwrap();
+        world.holds(&model([("c", &[1, 2, 3, 4, 5, 6, 10, 9])]));
+    });
+}
+
+#[test]
+fn an_image_is_put_on_another_that_is_removed_and_collected() {
+    explore("coalesce onto × remove × collect × read", COUNT, || {
+        let world = World::new(|first| {
+            first.put("a", &[1, 2, 3, 4]).unwrap();
+            first.put_child("b", &[1, 2, 5, 4], "a").unwrap();
+            first.put("stranger", &[6, 2, 5, 7]).unwrap();
+        });
+        let coalesced = world.begin(|p| p.coalesce_onto("b", "stranger"));
+        let removed = world.begin(|p| p.rm("stranger").and_then(|()| p.rm("a")));
+        let collected = world.begin(|p| p.gc_if_free().and_then(|()| p.gc_if_free()));
+        let read = world.begin(|p| p.read_slowly("b", &[1, 2, 5, 4]));
+        if let Err(error) = coalesced.end() {
+            assert!(is_absent(&error), "{error:?}");
+        }
+        removed.end().unwrap();
+        collected.end().unwrap();
+        read.end().unwrap();
+        world.holds(&model([("b", &[1, 2, 5, 4])]));
+    });
+}
+
+#[test]
+fn a_clone_outlives_what_it_was_made_of() {
+    explore("clone × remove × collect × collect", COUNT, || {
+        let world = World::new(|first| {
+            first.put("a", &[1, 2, 3, 4]).unwrap();
+            first.put_child("b", &[1, 2, 5, 4], "a").unwrap();
+        });
+        let cloned = world.begin(|p| p.clone_image("b", "c"));
+        let removed = world.begin(|p| p.rm("b").and_then(|()| p.rm("a")));
+        let collected = world.begin(|p| p.gc_if_free().and_then(|()| p.gc_if_free()));
+        let also = world.begin(Process::gc_if_free);
+        let cloned = cloned.end();
+        removed.end().unwrap();
+        collected.end().unwrap();
+        also.end().unwrap();
+        match cloned {
+            Ok(()) => world.holds(&model([("c", &[1, 2, 5, 4])])),
+            Err(error) => {
+                assert!(is_absent(&error), "{error:?}");
+                world.holds(&model([]));
+            }
+        }
+    });
+}
+
+#[test]
+fn a_delta_is_applied_to_a_base_that_is_removed_and_collected() {
+    explore("apply delta × remove × collect × put", COUNT, || {
+        let world = World::new(|first| {
+            first.put("a", &[1, 2, 3, 4]).unwrap();
+            first.put("b", &[1, 6, 3, 0, 7]).unwrap();
+        });
+        let stream = world.process(Fate::Lives).unwrap().delta("a", "b");
+        let applied = world.begin(move |p| p.apply_delta(&stream, "c"));
+        let removed = world.begin(|p| p.rm("a").and_then(|()| p.rm("b")));
+        let collected = world.begin(|p| p.gc_if_free().and_then(|()| p.gc_if_free()));
+        let put = world.begin(|p| p.put("d", &[6, 3]));
+        let applied = applied.end();
+        removed.end().unwrap();
+        collected.end().unwrap();
+        put.end().unwrap();
+        match applied {
+            Ok(()) => world.holds(&model([("c", &[1, 6, 3, 0, 7]), ("d", &[6, 3])])),
+            Err(error) => {
+                // Gone before it was looked for, or between that and opening it.
+                let missing = matches!(&error, EngineError::Delta(delta) if matches!(**delta, DeltaError::BaseMissing { .. }));
+                assert!(missing || is_absent(&error), "{error:?}");
+                world.holds(&model([("d", &[6, 3])]));
+            }
+        }
     });
 }
 

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tegula_engine::{
-    BlockSize, CollectOptions, Collection, Depth, Destination, Engine, EngineError, Environment,
-    ImageName, InitOptions, OpenImage, PutRequest, Source, Store, StoreError, Task, Workers,
+    BlockSize, CollectOptions, Collection, DeltaDestination, DeltaRequest, DeltaSource, Depth,
+    Destination, Engine, EngineError, Environment, ImageName, InitOptions, OpenImage, PutRequest,
+    Recompress, Source, Store, StoreError, Task, Workers,
 };
 use tegula_io::{Clock, SeededRandom, SimDisk, Storage, StorePath};
 
@@ -54,6 +55,7 @@ impl World {
         let options = InitOptions {
             block_size: BlockSize::MIN,
             zstd_level: 1,
+            ..InitOptions::default()
         };
         let store = Store::init(world.environment(Fate::Lives), options).unwrap();
         prepare(&Process(Engine::new(store, Workers::Inline)));
@@ -267,6 +269,45 @@ impl Process {
         Ok(self.0.store().coalesce(&name(image), None).map(drop)?)
     }
 
+    pub(crate) fn coalesce_onto(&self, image: &str, onto: &str) -> Result<()> {
+        let (image, onto) = (name(image), name(onto));
+        Ok(self.0.store().coalesce(&image, Some(&onto)).map(drop)?)
+    }
+
+    pub(crate) fn flatten(&self, image: &str) -> Result<()> {
+        Ok(self.0.store().flatten(&name(image), true).map(drop)?)
+    }
+
+    pub(crate) fn clone_image(&self, from: &str, to: &str) -> Result<()> {
+        let (from, to) = (name(from), name(to));
+        Ok(self.0.store().clone_image(&from, &to, false).map(drop)?)
+    }
+
+    /// Returns the delta stream that turns one image into another.
+    pub(crate) fn delta(&self, base: &str, image: &str) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let to = DeltaDestination::Stream(&mut bytes);
+        self.0
+            .create_delta(
+                Some(&name(base)),
+                &name(image),
+                Recompress::default(),
+                to,
+                Task::unattended(),
+            )
+            .unwrap();
+        bytes
+    }
+
+    pub(crate) fn apply_delta(&self, mut stream: &[u8], image: &str) -> Result<()> {
+        let request = DeltaRequest {
+            source: DeltaSource::Stream(&mut stream),
+            name: name(image),
+            replace: false,
+        };
+        self.0.apply_delta(request, Task::unattended()).map(drop)
+    }
+
     /// Collects everything there is to collect, without waiting for anybody.
     pub(crate) fn gc(&self) -> Result<Collection> {
         self.gc_with_patience(Duration::ZERO)
@@ -308,6 +349,11 @@ impl Process {
 /// Tells whether an error says that an image is not there.
 pub(crate) fn is_absent(error: &EngineError) -> bool {
     matches!(error, EngineError::Store(StoreError::ImageNotFound { .. }))
+}
+
+/// Tells whether an error says that somebody else has changed an image meanwhile.
+pub(crate) fn is_changed(error: &EngineError) -> bool {
+    matches!(error, EngineError::Store(StoreError::ImageChanged { .. }))
 }
 
 /// Tells whether an error says that a name is taken.
