@@ -14,6 +14,7 @@
 )]
 
 mod decoders;
+mod deltas;
 mod model;
 mod mutate;
 pub mod qcow2;
@@ -28,6 +29,7 @@ pub use decoders::{
     block_set, envelope, gc_state, image_name, image_record, layer, quarantine, run,
     segment_header, segment_table, sketch_run, store_config,
 };
+pub use deltas::delta;
 pub use model::model;
 pub use mutate::mutated;
 pub use qcow2::qcow2;
@@ -49,7 +51,7 @@ pub struct Target {
 }
 
 /// Every target there is.
-pub const TARGETS: [Target; 17] = [
+pub const TARGETS: [Target; 18] = [
     cheap("store_config", store_config, seeds::store_config),
     cheap("gc_state", gc_state, seeds::gc_state),
     cheap("quarantine", quarantine, seeds::quarantine),
@@ -75,6 +77,12 @@ pub const TARGETS: [Target; 17] = [
         run: store_file,
         seeds: seeds::store_file,
         mutations: 2000,
+    },
+    Target {
+        name: "delta",
+        run: delta,
+        seeds: seeds::delta,
+        mutations: 1000,
     },
     Target {
         name: "model",

@@ -121,6 +121,38 @@ pub fn layer(bytes: &[u8]) -> Vec<u8> {
     envelope(&bytes, start - ENVELOPE)
 }
 
+/// Returns a delta stream whose hashes and checksums fit the parts its head describes (SPEC 15).
+pub fn delta(bytes: &[u8]) -> Vec<u8> {
+    const TRAILER: usize = 60;
+    let mut bytes = bytes.to_vec();
+    let base = ENVELOPE + 1;
+    let has_base = bytes.get(base).is_some_and(|tag| *tag == 1);
+    let target = base + if has_base { 41 } else { 1 };
+    let (data_blocks, data_length, zero_length) = (target + 40, target + 56, target + 96);
+    let start = target + 168;
+    let zero = start.saturating_add(number(&bytes, data_length));
+    let ids = zero.saturating_add(number(&bytes, zero_length));
+    let end = ids.saturating_add(number(&bytes, data_blocks).saturating_mul(32));
+    for (part, at) in [
+        (start..zero, data_length + 8),
+        (zero..ids, zero_length + 8),
+        (ids..end, target + 136),
+    ] {
+        if let Some(part) = bytes.get(part) {
+            let hash = *blake3::hash(part).as_bytes();
+            put(&mut bytes, at, &hash);
+        }
+    }
+    let mut bytes = envelope(&bytes, start - ENVELOPE);
+    if let Some(trailer) = bytes.len().checked_sub(TRAILER) {
+        let hash = *blake3::hash(bytes.get(..trailer + 24).unwrap_or_default()).as_bytes();
+        put(&mut bytes, trailer + 24, &hash);
+        let checksum = crc(&[bytes.get(trailer..trailer + 56).unwrap_or_default()]);
+        put(&mut bytes, trailer + 56, &checksum.to_le_bytes());
+    }
+    bytes
+}
+
 /// Reads a little-endian number of 32 bits, the low ones of a longer one.
 fn number(bytes: &[u8], at: usize) -> usize {
     let field = bytes.get(at..).and_then(|rest| rest.first_chunk());

@@ -1,6 +1,7 @@
 //! What every target starts from: valid inputs made by the real encoders, and some that nearly are.
 
 use crate::world::{self, BLOCK, WORLD};
+use tegula_engine::{DeltaDestination, Recompress, Task};
 use tegula_format::{
     BlockIndex, BlockSet, BlockSize, ChunkId, Feature, GcState, IdPrefix, ImageDigest, ImageName,
     ImageRecord, IngestId, LayerId, LayerIds, LayerParts, ParentReference, Place, QuarantineList,
@@ -317,6 +318,31 @@ pub fn abandoned_segment() -> Vec<Vec<u8>> {
     let twice = [head.clone(), record(13), record(13)].concat();
     let foreign = [segment_header()[0].clone(), record(13)].concat();
     vec![whole, torn, holed, twice, foreign, head, Vec::new()]
+}
+
+/// Deltas between the images of the sound store, all of an image, one for an absent base, and some that are cut.
+pub fn delta() -> Vec<Vec<u8>> {
+    let (_, engine) = world::open(&WORLD.files).unwrap();
+    let absent = world::name("absent");
+    world::put(&engine, &absent, &world::disk(&[11, 12, 1], 0), None, false).unwrap();
+    let create = |from: Option<&str>, to: &str, recompress| {
+        let mut bytes = Vec::new();
+        let (from, out) = (from.map(world::name), DeltaDestination::Stream(&mut bytes));
+        let (to, task) = (world::name(to), Task::unattended());
+        engine
+            .create_delta(from.as_ref(), &to, recompress, out, task)
+            .unwrap();
+        bytes
+    };
+    let mut seeds = vec![
+        create(Some("parent"), "child", Recompress::Needed),
+        create(Some("child"), "parent", Recompress::SameBlock),
+        create(None, "other", Recompress::Needed),
+        create(Some("absent"), "other", Recompress::SameBlock),
+    ];
+    let cut = seeds[0].len() - 70;
+    seeds.push(seeds[0][..cut].to_vec());
+    seeds
 }
 
 /// Choices of a file and what becomes of it.

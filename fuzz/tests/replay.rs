@@ -166,6 +166,7 @@ replays!(
     qcow2,
     abandoned_segment,
     store_file,
+    delta,
     model,
 );
 
@@ -209,6 +210,7 @@ fn what_is_valid_is_resealed_to_the_same_bytes() {
     check(seeds::run(), reseal::run);
     check(seeds::sketch_run(), reseal::sketch_run);
     check(seeds::layer(), reseal::layer);
+    check(seeds::delta()[..4].to_vec(), reseal::delta);
     check(seeds::segment_table(), reseal::segment);
     check(seeds::record()[..2].to_vec(), reseal::record);
 }

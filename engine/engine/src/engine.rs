@@ -1,6 +1,5 @@
 //! The facade: a store in a directory, and what can be done with its images.
 
-use crate::Recompress;
 use crate::disk_formats::DiskFormat;
 use crate::disk_formats::qcow2::{Qcow2, Qcow2Options};
 use crate::put::put;
@@ -9,6 +8,7 @@ use crate::{
     EngineError, GetReport, ImageInfo, OpenImage, PutReport, PutRequest, RawDisk, Source,
     Statistics, Task, Usage, Workers, delta, diff, get, get_qcow2, usage,
 };
+use crate::{RbdNames, RbdRequest, RbdVersion, Recompress};
 use std::io;
 use std::path::Path;
 use tegula_format::{ImageName, ImageRecord};
@@ -295,6 +295,41 @@ impl Engine {
             .transpose()?;
         let pair = (base.as_ref(), &OpenImage::open(&session, image)?);
         delta::create::size(self.workers, &session, pair, recompress, task)
+    }
+
+    /// Writes what turns one image into another in the form of Ceph's `rbd export-diff`. Returns its length.
+    ///
+    /// # Errors
+    /// As for [`Self::create_delta`].
+    pub fn create_rbd(
+        &self,
+        base: Option<&ImageName>,
+        image: &ImageName,
+        form: (RbdVersion, RbdNames<'_>),
+        to: DeltaDestination<'_>,
+        task: Task<'_>,
+    ) -> Result<u64, EngineError> {
+        let session = self.store.begin()?;
+        let base = base
+            .map(|base| OpenImage::open(&session, base))
+            .transpose()?;
+        let pair = (base.as_ref(), &OpenImage::open(&session, image)?);
+        delta::rbd::create(self.workers, &session, pair, form, to, task)
+    }
+
+    /// Makes an image of a difference in the form of Ceph's `rbd export-diff` and its base.
+    ///
+    /// # Errors
+    /// As for [`Self::apply_delta`].
+    pub fn apply_rbd(
+        &self,
+        request: RbdRequest<'_>,
+        task: Task<'_>,
+    ) -> Result<ImageRecord, EngineError> {
+        let session = self.store.begin()?;
+        let record = delta::rbd::apply(&session, self.workers, request, task)?;
+        drop(session);
+        Ok(record)
     }
 
     /// Makes an image of a delta stream; its base must be in the store. Once this returns the image is durable.

@@ -25,8 +25,8 @@ mod workers;
 pub use changed::ChangedBlocks;
 pub use delta::{
     DeltaApplied, DeltaDestination, DeltaError, DeltaReport, DeltaRequest, DeltaSource,
-    DeltaSummary, RawDeltaApplied, RawDeltaRequest, Recompress, apply_delta_to_disk, merge_deltas,
-    show_delta,
+    DeltaSummary, RawDeltaApplied, RawDeltaRequest, RbdNames, RbdRequest, RbdVersion, Recompress,
+    apply_delta_to_disk, apply_rbd_to_disk, merge_deltas, show_delta,
 };
 pub use diff::{Diff, Extent, ExtentKind};
 pub use engine::{Engine, PutFile, PutFileReport};

@@ -192,6 +192,9 @@ fn delta_hint(error: &DeltaError) -> Option<&'static str> {
         DeltaError::OtherBlockSize { .. } => {
             "a delta is for stores with its own block size; `tegula init --block-size` makes one"
         }
+        DeltaError::Rbd { .. } => {
+            "nothing was made of it; get it anew from `rbd export-diff`, and say its version with --format"
+        }
         DeltaError::NothingToMerge => "name the deltas, oldest first",
         DeltaError::DoesNotFollow { .. } => {
             "name the deltas in the order in which they follow each other; `tegula delta show` tells what each is from and to"

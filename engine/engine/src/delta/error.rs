@@ -78,6 +78,16 @@ pub enum DeltaError {
         /// The digest of what it makes.
         found: ImageDigest,
     },
+    /// The difference is no rbd diff, or one that cannot be.
+    #[error("{name} at byte {offset}: {reason}")]
+    Rbd {
+        /// The difference.
+        name: String,
+        /// Where the record begins.
+        offset: u64,
+        /// What is wrong.
+        reason: String,
+    },
     /// There is nothing to merge.
     #[error("there is no delta to merge")]
     NothingToMerge,
@@ -198,6 +208,7 @@ impl DeltaError {
         matches!(
             self,
             Self::Damaged { .. }
+                | Self::Rbd { .. }
                 | Self::Chunk { .. }
                 | Self::ChunkNotCarried { .. }
                 | Self::OtherTarget { .. }

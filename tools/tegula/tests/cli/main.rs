@@ -22,6 +22,7 @@ mod interruption;
 mod killed;
 mod machine;
 mod places;
+mod rbd;
 mod refusals;
 mod screen;
 mod sources;

@@ -1,5 +1,6 @@
 //! `tegula delta apply`: makes the image of a stream.
 
+use super::fields::Format;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::input::InterruptibleInput;
@@ -15,8 +16,8 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tegula_engine::{
-    Clock, DeltaApplied, DeltaRequest, DeltaSource, ImageName, RawDeltaRequest, SystemClock, Task,
-    apply_delta_to_disk,
+    Clock, DeltaApplied, DeltaRequest, DeltaSource, ImageName, RawDeltaRequest, RbdRequest,
+    RbdVersion, SystemClock, Task, apply_delta_to_disk, apply_rbd_to_disk,
 };
 
 const EXAMPLES: &str = "\
@@ -26,6 +27,7 @@ Examples:
   tegula delta apply nightly.delta nightly --replace
   tegula delta apply web-1.delta --raw /dev/vg0/web-1 --journal /var/tmp/web-1.journal
   tegula delta apply web-1.delta --raw disk.raw --dry-run
+  rbd export-diff --from-snap a pool/disk@b - | tegula delta apply - b --format rbd-v1 --base a
 
 NAME: the store must have the image that the delta starts from, by content; its name there does not
 matter. The new image is there, verified and durable, once the command ends well; otherwise nothing is
@@ -61,6 +63,42 @@ pub(crate) struct Apply {
     /// Only tell whether it can be done, and what would be
     #[arg(long)]
     dry_run: bool,
+
+    /// The form of FILE
+    #[arg(long, value_name = "FORM", default_value = "delta")]
+    format: Format,
+
+    /// The image that an rbd diff starts from: it does not say, so nobody can check
+    #[arg(long, value_name = "IMAGE", value_parser = ImageName::parse)]
+    base: Option<ImageName>,
+}
+
+/// What was made of an rbd diff.
+#[derive(Debug, Serialize)]
+struct Imported {
+    #[serde(flatten)]
+    image: RecordFields,
+}
+
+impl Report for Imported {
+    fn text(&self, verbose: bool) -> String {
+        let size = units::size_exact(self.image.virtual_size, verbose);
+        format!("made {}, {size}\n", self.image.name)
+    }
+}
+
+/// What became of a disk by an rbd diff.
+#[derive(Debug, Serialize)]
+struct Written {
+    disk: String,
+    written_bytes: u64,
+}
+
+impl Report for Written {
+    fn text(&self, verbose: bool) -> String {
+        let size = units::size_exact(self.written_bytes, verbose);
+        format!("patched {}, {size} written\n", units::printable(&self.disk))
+    }
 }
 
 /// What was made.
@@ -184,6 +222,14 @@ impl Apply {
             true => DeltaSource::Stream(&mut input),
             false => DeltaSource::File(&self.file),
         };
+        if let Some(version) = self.format.rbd() {
+            return self.apply_rbd(context, version, source, task);
+        }
+        if self.base.is_some() {
+            let message =
+                "--base is for --format rbd-v1 and rbd-v2: a delta says itself what it starts from";
+            return Err(usage::error(ErrorKind::ArgumentConflict, message).into());
+        }
         match (&self.name, &self.raw) {
             (Some(name), _) => {
                 let made = self.make_image(context, name, source, task)?;
@@ -194,6 +240,45 @@ impl Apply {
                 let patched = self.patch(disk, source, task)?;
                 drop(progress);
                 context.output.confirm(&patched)?;
+            }
+            (None, None) => {
+                let message = "name the new image, or a disk with --raw";
+                return Err(usage::error(ErrorKind::MissingRequiredArgument, message).into());
+            }
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn apply_rbd(
+        &self,
+        context: &Context,
+        version: RbdVersion,
+        source: DeltaSource<'_>,
+        task: Task<'_>,
+    ) -> Result<Outcome, Failure> {
+        if self.journal.is_some() || self.dry_run {
+            let message = "--journal and --dry-run are for deltas: an rbd diff is written anew from its beginning";
+            return Err(usage::error(ErrorKind::ArgumentConflict, message).into());
+        }
+        match (&self.name, &self.raw) {
+            (Some(name), _) => {
+                let request = RbdRequest {
+                    source,
+                    version,
+                    base: self.base.clone(),
+                    name: name.clone(),
+                    replace: self.replace,
+                };
+                let record = context.open()?.apply_rbd(request, task)?;
+                let image = RecordFields::from(&record);
+                context.output.confirm(&Imported { image })?;
+            }
+            (None, Some(disk)) => {
+                let written_bytes = apply_rbd_to_disk(source, version, disk, task)?;
+                context.output.confirm(&Written {
+                    disk: disk.display().to_string(),
+                    written_bytes,
+                })?;
             }
             (None, None) => {
                 let message = "name the new image, or a disk with --raw";

@@ -1,6 +1,6 @@
 //! `tegula delta create`: writes the stream that turns one image into another.
 
-use super::fields::{Pair, StreamFields};
+use super::fields::{Format, Pair, StreamFields};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::output::Report;
@@ -15,13 +15,14 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
-use tegula_engine::{DeltaDestination, Task};
+use tegula_engine::{DeltaDestination, ImageName, RbdNames, Task};
 
 const EXAMPLES: &str = "\
 Examples:
   tegula delta create debian-12 web-1 -o web-1.delta
   tegula delta create debian-12 web-1 -o - | ssh host tegula --store /srv/there delta apply - web-1
   tegula delta create --full debian-12 -o debian-12.delta
+  tegula delta create monday tuesday --format rbd-v1 -o - | rbd import-diff - pool/disk
 
 A chunk that BASE has anywhere is named, not carried. The others go out as they are stored, but for
 those stored as what differs from a chunk that neither BASE nor the delta has. --recompress makes
@@ -41,6 +42,35 @@ pub(crate) struct Create {
     /// Replace an existing file
     #[arg(long)]
     force: bool,
+
+    /// The form to write
+    #[arg(long, value_name = "FORM", default_value = "delta")]
+    format: Format,
+
+    /// The snapshot that an rbd diff is to say it starts from [default: BASE]
+    #[arg(long, value_name = "SNAP")]
+    from_snap: Option<String>,
+
+    /// The snapshot that an rbd diff is to say it makes [default: IMAGE]
+    #[arg(long, value_name = "SNAP")]
+    to_snap: Option<String>,
+}
+
+/// What was written in another form.
+#[derive(Debug, Serialize)]
+struct Exported {
+    destination: String,
+    bytes: u64,
+    seconds: f64,
+}
+
+impl Report for Exported {
+    fn text(&self, verbose: bool) -> String {
+        let destination = units::printable(&self.destination);
+        let time = Duration::from_secs_f64(self.seconds);
+        let size = units::size_exact(self.bytes, verbose);
+        format!("made {destination}, {size} in {}\n", units::seconds(time))
+    }
 }
 
 /// What was written.
@@ -72,6 +102,15 @@ impl Create {
         if to_output {
             self.check_output(context)?;
         }
+        let rbd = self.format.rbd();
+        if rbd.is_none() && (self.from_snap.is_some() || self.to_snap.is_some()) {
+            let message = "--from-snap and --to-snap are for --format rbd-v1 and rbd-v2";
+            return Err(usage::error(ErrorKind::ArgumentConflict, message).into());
+        }
+        let names = RbdNames {
+            from: self.from_snap.as_deref().or(base.map(ImageName::as_str)),
+            to: Some(self.to_snap.as_deref().unwrap_or(image.as_str())),
+        };
         let engine = context.open()?;
         let progress = Progress::begin(context.output, "delta");
         let update = |done, total| progress.update(done, total);
@@ -87,7 +126,14 @@ impl Create {
                 interrupted: &AtomicBool::new(false),
             };
             let out = DeltaDestination::Stream(&mut out);
-            engine.create_delta(base, image, recompress, out, task)?;
+            match rbd {
+                Some(version) => {
+                    engine.create_rbd(base, image, (version, names), out, task)?;
+                }
+                None => {
+                    engine.create_delta(base, image, recompress, out, task)?;
+                }
+            }
             return Ok(Outcome::Done);
         }
         let task = Task {
@@ -98,6 +144,16 @@ impl Create {
             path,
             force: self.force,
         };
+        if let Some(version) = rbd {
+            let bytes = engine.create_rbd(base, image, (version, names), destination, task)?;
+            drop(progress);
+            context.output.confirm(&Exported {
+                destination: path.display().to_string(),
+                bytes,
+                seconds: clock.elapsed().saturating_sub(start).as_secs_f64(),
+            })?;
+            return Ok(Outcome::Done);
+        }
         let report = engine.create_delta(base, image, recompress, destination, task)?;
         drop(progress);
         context.output.confirm(&Created {

@@ -2,9 +2,31 @@
 
 use crate::table::Table;
 use crate::units;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
-use tegula_engine::{DeltaEnd, DeltaReport, DeltaSummary, ImageName, Recompress};
+use tegula_engine::{DeltaEnd, DeltaReport, DeltaSummary, ImageName, RbdVersion, Recompress};
+
+/// The forms of what turns one image into another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// A delta of ours
+    Delta,
+    /// As `rbd export-diff` writes it
+    RbdV1,
+    /// Its second version
+    RbdV2,
+}
+
+impl Format {
+    /// Returns the version, if it is one of Ceph's.
+    pub(super) fn rbd(self) -> Option<RbdVersion> {
+        match self {
+            Self::Delta => None,
+            Self::RbdV1 => Some(RbdVersion::V1),
+            Self::RbdV2 => Some(RbdVersion::V2),
+        }
+    }
+}
 
 /// The pair of images a stream is made of.
 #[derive(Debug, Args)]

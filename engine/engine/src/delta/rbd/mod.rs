@@ -1,0 +1,384 @@
+//! Differences in the form of Ceph's `rbd export-diff`: written from two images of a store, applied in a store or to a disk.
+//!
+//! Such a difference names no content: the base must be named by whoever applies it, and nobody can tell whether it is
+//! the right one. What comes out is therefore an image like any other, with the digest that it has.
+
+mod format;
+
+pub use format::RbdVersion;
+
+use super::DeltaSource;
+use super::create::DeltaDestination;
+use super::show::open;
+use super::stream::ids_in;
+use crate::get::plan_reads;
+use crate::put::{is_zero, refuse_taken};
+use crate::{EngineError, OpenImage, Task, Workers};
+use format::{Gather, RbdExtent, RbdFile, RbdWriter};
+use std::io;
+use std::path::Path;
+use tegula_format::{BlockIndex, BlockSet, ChunkId, ImageName, ImageRecord, ParentReference};
+use tegula_io::{Buffer, Scratch, TargetFile};
+use tegula_store::{Encoded, IdTable, Ingest, NewImage, Session, Spool};
+
+/// Blocks in a step of the pipeline, and steps in a window.
+const PIECE_BLOCKS: usize = 32;
+const WINDOW_PIECES: usize = 8;
+
+/// What a difference is to say of the snapshots it is of.
+#[derive(Debug, Clone, Copy)]
+pub struct RbdNames<'a> {
+    /// The snapshot to start from; without a base there is none.
+    pub from: Option<&'a str>,
+    /// The snapshot to make.
+    pub to: Option<&'a str>,
+}
+
+/// Writes the difference of two images, or all of one. Returns how many bytes it has.
+pub(crate) fn create(
+    workers: Workers,
+    session: &Session,
+    (base, image): (Option<&OpenImage<'_>>, &OpenImage<'_>),
+    (version, names): (RbdVersion, RbdNames<'_>),
+    destination: DeltaDestination<'_>,
+    task: Task<'_>,
+) -> Result<u64, EngineError> {
+    let tables = super::walk::tables(session, base, image)?;
+    let record = image.record();
+    let (block_size, size) = (record.block_size, record.virtual_size);
+    destination.write(|out, name| {
+        let failed = |source| EngineError::WriteTarget {
+            name: name.to_owned(),
+            source,
+        };
+        let mut writer = RbdWriter {
+            out,
+            version,
+            bytes: 0,
+        };
+        writer.begin(names.from, names.to, size).map_err(failed)?;
+        let range = |first: u64, end: u64| {
+            let offset = first << block_size.log2();
+            (offset, (end << block_size.log2()).min(size) - offset)
+        };
+        let mut zeros = tables.zero.runs().peekable();
+        let mut blocks = tables.data.iter().zip(ids_in(tables.ids.as_slice()));
+        let writer = &mut writer;
+        workers.pipeline(
+            || {
+                task.check()?;
+                let mut window = Vec::with_capacity(WINDOW_PIECES);
+                while window.len() < WINDOW_PIECES {
+                    let piece: Vec<_> = blocks.by_ref().take(PIECE_BLOCKS).collect();
+                    let Some((last, _)) = piece.last() else { break };
+                    (task.progress)(last.byte_offset(block_size), Some(size));
+                    let mut reads = plan_reads(session, &piece)?;
+                    reads.iter_mut().for_each(|read| read.start(session));
+                    window.push(reads);
+                }
+                Ok((!window.is_empty()).then_some(window))
+            },
+            |reads| {
+                let mut chunks = Vec::new();
+                for read in reads {
+                    read.finish_records(session, |blocks, bytes, _| {
+                        chunks.extend(blocks.iter().map(|block| (*block, Buffer::copied(bytes))));
+                        Ok(())
+                    })?;
+                }
+                chunks.sort_unstable_by_key(|(block, _)| *block);
+                Ok::<_, EngineError>(chunks)
+            },
+            |results| {
+                for chunks in results {
+                    for (block, bytes) in chunks? {
+                        let first = u64::from(block.get());
+                        while let Some(run) = zeros.next_if(|run| run.start < first) {
+                            let (offset, length) = range(run.start, run.end);
+                            writer.zeros(offset, length).map_err(failed)?;
+                        }
+                        let (offset, length) = range(first, first + 1);
+                        let length = usize::try_from(length).unwrap_or(usize::MAX);
+                        let bytes = bytes.get(..length).unwrap_or_default();
+                        writer.data(offset, bytes).map_err(failed)?;
+                    }
+                }
+                Ok::<_, EngineError>(())
+            },
+        )?;
+        for run in zeros {
+            let (offset, length) = range(run.start, run.end);
+            writer.zeros(offset, length).map_err(failed)?;
+        }
+        writer.end().map_err(failed)?;
+        Ok(writer.bytes)
+    })
+}
+
+/// Reads a difference to its end; what comes in order is gathered.
+fn read<'g>(
+    source: DeltaSource<'_>,
+    version: RbdVersion,
+    gather: Gather<'g>,
+) -> Result<RbdFile<'g>, EngineError> {
+    match source {
+        DeltaSource::File(path) => {
+            let name = path.display().to_string();
+            Ok(RbdFile::open(name, open(path)?, version)?)
+        }
+        DeltaSource::Stream(stream) => {
+            let name = "the input".to_owned();
+            Ok(RbdFile::gather(name, stream, gather, version)?)
+        }
+    }
+}
+
+/// What to make of a difference.
+#[derive(Debug)]
+pub struct RbdRequest<'a> {
+    /// The difference.
+    pub source: DeltaSource<'a>,
+    /// Its version.
+    pub version: RbdVersion,
+    /// The image it is a difference from. That it is the right one cannot be checked.
+    pub base: Option<ImageName>,
+    /// The new image's name.
+    pub name: ImageName,
+    /// Whether it may take the place of an image of that name.
+    pub replace: bool,
+}
+
+/// Makes an image of a difference and its base.
+pub(crate) fn apply(
+    session: &Session,
+    workers: Workers,
+    request: RbdRequest<'_>,
+    task: Task<'_>,
+) -> Result<ImageRecord, EngineError> {
+    if !request.replace {
+        refuse_taken(session, &request.name)?;
+    }
+    let base = request
+        .base
+        .as_ref()
+        .map(|base| OpenImage::open(session, base))
+        .transpose()?;
+    let gather = Gather::InStore(Spool::new(session));
+    let file = read(request.source, request.version, gather)?;
+    let block_size = session.block_size();
+    if file.size > block_size.image_bytes_max() {
+        return Err(EngineError::TooLarge {
+            name: file.name().to_owned(),
+            found: file.size,
+            limit: block_size.image_bytes_max(),
+            block_size,
+        });
+    }
+    let ingest = Ingest::begin(session)?;
+    let overlay = Overlay {
+        session,
+        base: base.as_ref(),
+        file: &file,
+    };
+    let touched = overlay.touched();
+    let (mut data, mut zero) = (BlockSet::new(), BlockSet::new());
+    let mut ids = IdTable::begin(session);
+    let mut blocks = touched.iter();
+    workers.pipeline(
+        || {
+            task.check()?;
+            let window: Vec<_> = blocks.by_ref().take(PIECE_BLOCKS * WINDOW_PIECES).collect();
+            if let Some(last) = window.last() {
+                (task.progress)(last.byte_offset(block_size), Some(file.size));
+            }
+            Ok((!window.is_empty()).then_some(window))
+        },
+        |block| Ok::<_, EngineError>((block, overlay.outcome(&ingest, block)?)),
+        |results| {
+            for result in results {
+                match result? {
+                    (_, Outcome::Same) => {}
+                    (block, Outcome::Zero) => zero.push(block),
+                    (block, Outcome::Known(id)) => {
+                        data.push(block);
+                        ids.push(&id)?;
+                    }
+                    (block, Outcome::New(chunk)) => {
+                        ingest.store(&chunk)?;
+                        data.push(block);
+                        ids.push(&chunk.id)?;
+                    }
+                }
+            }
+            Ok::<_, EngineError>(())
+        },
+    )?;
+    let parent = base.as_ref().map(|base| ParentReference {
+        name: base.record().name.clone(),
+        digest: base.record().digest,
+    });
+    let image = NewImage {
+        name: request.name,
+        replace: request.replace,
+        virtual_size: file.size,
+        parent,
+        base: base.as_ref().map(OpenImage::stack),
+        data,
+        zero,
+    };
+    let (record, _) = ingest.finish(image, ids)?;
+    Ok(record)
+}
+
+/// What became of a block.
+enum Outcome {
+    /// It is as in the base.
+    Same,
+    /// It reads as zeros, where the base has a chunk.
+    Zero,
+    /// It holds a chunk that the store has.
+    Known(ChunkId),
+    /// It holds a chunk that is to be stored.
+    New(Encoded),
+}
+
+/// A difference laid over its base.
+struct Overlay<'a> {
+    session: &'a Session,
+    base: Option<&'a OpenImage<'a>>,
+    file: &'a RbdFile<'a>,
+}
+
+impl Overlay<'_> {
+    /// Returns the blocks that may not be as in the base: those that a range touches, and the one in which the image is
+    /// cut off.
+    fn touched(&self) -> BlockSet {
+        let block_size = self.session.block_size();
+        let mut touched = BlockSet::new();
+        for extent in &self.file.extents {
+            let (first, end) = (extent.offset, extent.end());
+            touched.insert_range(first >> block_size.log2()..block_size.blocks_in(end));
+        }
+        let base_size = self.base.map_or(0, |base| base.record().virtual_size);
+        let cut = !self.file.size.is_multiple_of(u64::from(block_size.bytes()));
+        if cut && self.file.size < base_size {
+            touched.insert(block_size.block_at(self.file.size));
+        }
+        touched
+    }
+
+    fn outcome(&self, ingest: &Ingest<'_>, block: BlockIndex) -> Result<Outcome, EngineError> {
+        let before = match self.base {
+            Some(base) if u64::from(block.get()) < base.stack().block_count() => {
+                base.stack().chunk(block)?
+            }
+            _ => None,
+        };
+        let bytes = self.block(block, before)?;
+        if is_zero(&bytes) {
+            return Ok(match before {
+                Some(_) => Outcome::Zero,
+                None => Outcome::Same,
+            });
+        }
+        let id = ChunkId::of(&bytes);
+        if before == Some(id) {
+            return Ok(Outcome::Same);
+        }
+        Ok(match ingest.has_or_claim(&id) {
+            true => Outcome::Known(id),
+            false => Outcome::New(ingest.compress(id, &bytes)),
+        })
+    }
+
+    /// Returns the bytes of a block, zeros past the image's end.
+    fn block(&self, block: BlockIndex, before: Option<ChunkId>) -> Result<Buffer, EngineError> {
+        let block_size = self.session.block_size();
+        let start = block.byte_offset(block_size);
+        let end = start + u64::from(block_size.bytes());
+        let mut bytes = match before {
+            Some(id) => self.session.read_chunk(&id)?,
+            None => Buffer::zeroed(block_size.as_usize()),
+        };
+        let first = self
+            .file
+            .extents
+            .partition_point(|extent| extent.end() <= start);
+        let extents = self.file.extents.iter().skip(first);
+        for extent in extents.take_while(|extent| extent.offset < end) {
+            let (from, to) = (extent.offset.max(start), extent.end().min(end));
+            let into = bytes.get_mut(within(from - start)..within(to - start));
+            let into = into.expect("because the range was cut to the block");
+            self.file.read(extent, from - extent.offset, into)?;
+        }
+        let kept = within(self.file.size.clamp(start, end) - start);
+        bytes.iter_mut().skip(kept).for_each(|byte| *byte = 0);
+        Ok(bytes)
+    }
+}
+
+fn within(offset: u64) -> usize {
+    usize::try_from(offset).expect("because blocks are short")
+}
+
+/// Applies a difference to a disk. All of it is read and checked first; run again after an interruption it does the same
+/// once more, to the same end. Whether the disk is its base cannot be checked.
+///
+/// # Errors
+/// [`EngineError::Delta`] if the difference is damaged: nothing is written then.
+pub fn apply_rbd_to_disk(
+    source: DeltaSource<'_>,
+    version: RbdVersion,
+    path: &Path,
+    task: Task<'_>,
+) -> Result<u64, EngineError> {
+    let disk = TargetFile::open_in_place(path)?;
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let gather = Gather::InDirectory(Scratch::new(directory));
+    let file = read(source, version, gather)?;
+    let failed = |source: io::Error| EngineError::WriteTarget {
+        name: path.display().to_string(),
+        source,
+    };
+    let found = disk.bytes().map_err(failed)?;
+    match disk.is_block_device() {
+        true if found < file.size => {
+            let (path, needed) = (path.to_owned(), file.size);
+            return Err(EngineError::DestinationTooSmall {
+                path,
+                found,
+                needed,
+            });
+        }
+        true => {}
+        false => disk.set_len(file.size).map_err(failed)?,
+    }
+    let mut written = 0;
+    let mut buffer = Buffer::stale(1 << 20);
+    for extent in &file.extents {
+        let RbdExtent { offset, length, .. } = *extent;
+        if extent.data.is_none() {
+            task.check()?;
+            disk.zero_range(offset, length).map_err(failed)?;
+            continue;
+        }
+        let mut done = 0;
+        while done < length {
+            task.check()?;
+            (task.progress)(offset + done, Some(file.size));
+            let step = within((length - done).min(buffer.len() as u64));
+            let piece = buffer
+                .get_mut(..step)
+                .expect("because it was cut to the buffer");
+            file.read(extent, done, piece)?;
+            disk.write_at(piece, offset + done).map_err(failed)?;
+            done += step as u64;
+        }
+        written += length;
+    }
+    disk.sync().map_err(failed)?;
+    Ok(written)
+}
