@@ -9,7 +9,7 @@ use std::path::Path;
 use tegula_format::{
     Bases, BlockIndex, BlockSet, BlockSize, Blocks, ChunkId, ImageDigest, ImageDigester, RunRow,
 };
-use tegula_io::{Buffer, Existing, Pending, TargetFile};
+use tegula_io::{Buffer, Existing, FileKind, Pending, TargetError, TargetFile};
 use tegula_store::{Session, StoreError};
 
 /// Blocks that are resolved and sorted together; bounds the memory of a get whatever the image's length.
@@ -101,11 +101,7 @@ fn get_file(
             }),
         };
     }
-    if !force && path.symlink_metadata().is_ok() {
-        return Err(EngineError::DestinationExists {
-            path: path.to_owned(),
-        });
-    }
+    check_destination(path, force)?;
     let failed = |source| write_error(path)(source);
     let target = TargetFile::create_beside(path)?;
     target
@@ -140,6 +136,23 @@ pub(crate) fn publish(
             },
             _ => write_error(path)(source),
         })
+}
+
+/// Refuses what stands at a destination and cannot go: a file if nothing was said about replacing it, anything that is
+/// no file in any case.
+pub(crate) fn check_destination(path: &Path, force: bool) -> Result<(), EngineError> {
+    if let Ok(kind) = std::fs::metadata(path).map(|metadata| FileKind::of(&metadata))
+        && !kind.can_be_a_disk()
+    {
+        let path = path.to_owned();
+        return Err(TargetError::NotADisk { path, kind }.into());
+    }
+    match !force && path.symlink_metadata().is_ok() {
+        true => Err(EngineError::DestinationExists {
+            path: path.to_owned(),
+        }),
+        false => Ok(()),
+    }
 }
 
 pub(crate) fn is_block_device(metadata: &std::fs::Metadata) -> bool {

@@ -5,7 +5,8 @@ use crate::disk_formats::qcow2::{
     Appender, Compressing, Compression, Head, Layout, NewMap, Qcow2Options, Qcow2WriteError,
 };
 use crate::get::{
-    InOrder, in_order, is_block_device, output_error, publish, write_blocks, write_error,
+    InOrder, check_destination, in_order, is_block_device, output_error, publish, write_blocks,
+    write_error,
 };
 use crate::{Destination, EngineError, GetReport, OpenImage, Task, Workers};
 use std::collections::VecDeque;
@@ -101,11 +102,7 @@ impl File<'_> {
             }
             .into());
         }
-        if !force && path.symlink_metadata().is_ok() {
-            return Err(EngineError::DestinationExists {
-                path: path.to_owned(),
-            });
-        }
+        check_destination(path, force)?;
         let (target, task) = (TargetFile::create_beside(path)?, self.task);
         let report = match self.options.compression {
             None => self.write_plain(&target, path)?,

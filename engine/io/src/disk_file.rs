@@ -29,7 +29,7 @@ pub enum FileKind {
 
 impl FileKind {
     /// Tells the kind from a file's metadata.
-    pub(crate) fn of(metadata: &Metadata) -> Self {
+    pub fn of(metadata: &Metadata) -> Self {
         let kind = metadata.file_type();
         if kind.is_file() {
             Self::Regular

@@ -334,7 +334,11 @@ fn qcow2_write_hint(error: &Qcow2WriteError) -> Option<&'static str> {
 
 fn target_hint(error: &TargetError) -> Option<&'static str> {
     Some(match error {
-        TargetError::NotADisk { .. } => "`tegula get IMAGE -` writes to standard output",
+        TargetError::NotADisk {
+            kind: FileKind::Directory,
+            ..
+        } => "name a new file in it",
+        TargetError::NotADisk { .. } => "to write into it: `tegula get IMAGE - > DEST`",
         TargetError::NoName { .. } => "name the file to write",
         TargetError::InUse { .. } => "unmount it first",
         TargetError::Open { source, .. } => return system_hint(source.kind()),

@@ -37,18 +37,23 @@ fn what_cannot_hold_a_disk_is_refused_by_its_kind() {
     std::fs::create_dir(&directory).unwrap();
     let fifo = world.file("fifo");
     rustix::fs::mkfifoat(CWD, &fifo, Mode::RWXU).unwrap();
-    for (destination, kind) in [(&directory, "a directory"), (&fifo, "a FIFO")] {
-        refused_without_trace(&world, &["get", "one", destination], 1, &[destination]);
-        for option in ["--force", "--in-place"] {
+    let cases = [
+        (&directory, "a directory", "a new file in it"),
+        (&fifo, "a FIFO", "get IMAGE -"),
+    ];
+    for (destination, kind, hint) in cases {
+        for option in ["-q", "--force", "--in-place", "--format=qcow2"] {
             let arguments = ["get", "one", destination, option];
             refused_without_trace(&world, &arguments, 1, &[destination, kind]);
+            world.run(arguments).hints(hint);
         }
     }
-    world.refuses(
-        ["get", "one", "/dev/null", "--force"],
-        1,
-        &["a character device"],
-    );
+    for option in ["-q", "--force"] {
+        let arguments = ["get", "one", "/dev/null", option];
+        world
+            .refuses(arguments, 1, &["a character device"])
+            .hints("get IMAGE -");
+    }
 }
 
 #[test]
