@@ -14,7 +14,7 @@ use tegula_format::{
     ParentReference, RunRow, SegmentNumber,
 };
 use tegula_io::sync::{Mutex, PoisonError, RwLock};
-use tegula_io::{Lock, LockMode};
+use tegula_io::Lock;
 
 /// Rows of sealed segments kept in memory before they are published as a run: 12 MiB of them.
 const UNPUBLISHED_ROWS_MAX: usize = 1 << 18;
@@ -107,11 +107,7 @@ impl<'a> Ingest<'a> {
             .id()
             .map_err(StoreError::io("name a file in", &locks))?;
         let id = IngestId::from_bytes(random);
-        let path = paths::ingest_lock(&id);
-        let alive = environment
-            .storage
-            .lock(&path, LockMode::Exclusive)
-            .map_err(StoreError::io("lock", &path))?;
+        let alive = session.store().lock(&paths::ingest_lock(&id))?;
         let (shared, writing) = (RwLock::default(), Mutex::default());
         let frames = session.store().config().prefix_frames;
         let similar = frames.then(|| Similar::new(session)).transpose()?;

@@ -122,11 +122,16 @@ impl Store {
 
     /// Takes the lock under which image records change, waiting for others.
     pub(crate) fn commit_lock(&self) -> Result<Lock, StoreError> {
-        let path = paths::commit_lock();
-        self.environment
-            .storage
-            .lock(&path, LockMode::Exclusive)
-            .map_err(StoreError::io("lock", &path))
+        self.lock(&paths::commit_lock())
+    }
+
+    /// Takes one of the store's locks exclusively, waiting for others, making the directory of locks again if it is
+    /// missing: on a read-only medium a session does without.
+    pub(crate) fn lock(&self, path: &StorePath) -> Result<Lock, StoreError> {
+        files::with_directory(&self.environment, &path.parent(), || {
+            self.environment.storage.lock(path, LockMode::Exclusive)
+        })
+        .map_err(StoreError::io("lock", path))
     }
 
     /// Takes one of the store's locks without waiting, making the directory of locks again if it is missing.

@@ -42,6 +42,42 @@ fn a_store_that_cannot_be_written_can_be_read() {
 }
 
 #[test]
+fn a_store_on_a_read_only_medium_needs_no_locks() {
+    let origin = World::new();
+    let disk = origin.put("base", &[1, 2, 3]);
+    origin.put("other", &[4]);
+    let locks = origin.store().join("locks");
+    // As a copy leaves it out, and as one leaves it empty.
+    for remade in [false, true] {
+        std::fs::remove_dir_all(&locks).unwrap();
+        if remade {
+            std::fs::create_dir(&locks).unwrap();
+        }
+        let mount = Mount::read_only(origin.store());
+        let world = World::with_store_at(mount.path());
+        world.get_is("base", &disk);
+        assert_eq!(world.names(), ["base", "other"]);
+        for command in [
+            &["show", "base"][..],
+            &["diff", "base", "other"],
+            &["stats"],
+            &["du"],
+            &["verify", "--full"],
+        ] {
+            world.ok(command);
+        }
+        for command in [&["put", "new", &disk][..], &["rm", "other"]] {
+            world
+                .refuses(command, 1, &["Read-only file system"])
+                .hints("cannot be written");
+        }
+        drop(world);
+        drop(mount);
+        std::fs::create_dir_all(&locks).unwrap();
+    }
+}
+
+#[test]
 fn a_full_disk_is_named_and_harms_no_image() {
     let world = World::without_store();
     let mount = Mount::ext4(&world.path("small"), 48);
