@@ -53,6 +53,14 @@ fn the_help_of_every_command_has_an_example() {
         let short = Ran::of(program().args([command, "-h"])).expect_code(0);
         assert!(short.out.contains("Examples:"), "{short:?}");
     }
+    for command in ["create", "size", "show", "apply"] {
+        let ran = Ran::of(program().args(["delta", command, "--help"])).expect_code(0);
+        let examples = ran.out.split("Examples:").nth(1).unwrap_or_default();
+        assert!(
+            examples.contains(&format!("tegula delta {command}")),
+            "{ran:?}"
+        );
+    }
     for code in ["0 ", "1 ", "2 ", "3 ", "130", "141"] {
         assert!(
             help.contains(&format!("\n  {code}")),
