@@ -164,6 +164,14 @@ impl EngineError {
         }
     }
 
+    /// Tells whether the store's content is damaged, or the disk does not give it back.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_damage(),
+            error => error.is_corruption(),
+        }
+    }
+
     /// Tells whether the store's content is damaged.
     pub fn is_corruption(&self) -> bool {
         match self {

@@ -164,7 +164,7 @@ impl StoreError {
     }
 
     /// Tells whether something is damaged, be it by the disk's own account: whole but of a newer format is not.
-    pub(crate) fn is_damage(&self) -> bool {
+    pub fn is_damage(&self) -> bool {
         self.is_corruption() || self.is_bad_medium()
     }
 

@@ -165,6 +165,28 @@ impl Store {
         Ok(record)
     }
 
+    /// Removes an image whose record is damaged or not given back by the disk. What stands under its name is moved to
+    /// the quarantine directory; returns its path there. Nobody can tell any more which layer was its, so the next
+    /// collection frees what only this image needs.
+    ///
+    /// # Errors
+    /// [`StoreError::ImageNotFound`]; [`StoreError::ImageChanged`] if the record can be read.
+    pub fn remove_unreadable(&self, name: &ImageName) -> Result<String, StoreError> {
+        let _lock = self.commit_lock()?;
+        match read_record(self.environment(), name) {
+            Ok(Some(_)) => Err(StoreError::ImageChanged { name: name.clone() }),
+            Ok(None) => Err(StoreError::ImageNotFound {
+                name: name.as_str().to_owned(),
+            }),
+            Err(error) if error.is_damage() => {
+                let path = paths::image(name);
+                self.into_quarantine(&path, path.name())
+                    .map(|kept| kept.to_string())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Publishes the record of a new image, under the commit lock.
     pub(crate) fn publish_new(
         &self,

@@ -116,3 +116,69 @@ pub(crate) fn parse_epoch_lock(name: &str) -> Option<u64> {
 pub(crate) fn parse_ingest_lock(name: &str) -> Option<IngestId> {
     IngestId::parse(name.strip_prefix("ingest-")?)
 }
+
+/// Tells whether a name in one of the store's directories has a form that the store's files have there.
+pub(crate) fn is_name_in(directory: &str, name: &str) -> bool {
+    match directory {
+        SEGMENTS => parse_segment(name).is_some(),
+        INDEX => name.strip_suffix(".run").is_some_and(is_random),
+        LAYERS => parse_layer(name).is_some(),
+        // Every one of these counts as a record, and as a damaged one if no image has such a name.
+        IMAGES => name.ends_with(".image"),
+        TMP => is_random(name),
+        LOCKS => {
+            let by_number = parse_epoch_lock(name).is_some_and(|e| epoch_lock(e).name() == name);
+            let fixed = [commit_lock(), gc_lock(), index_lock()];
+            by_number
+                || parse_ingest_lock(name).is_some()
+                || fixed.iter().any(|lock| lock.name() == name)
+        }
+        // Damaged files under the names they had.
+        QUARANTINE => true,
+        _ => false,
+    }
+}
+
+fn is_random(name: &str) -> bool {
+    name.len() == 32 && name.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_of_a_store_has_a_name_of_its_directory_and_nothing_else_has() {
+        let (random, number) = ([0xa5; 16], SegmentNumber::new(0xc0ffee));
+        let ours = [
+            sealed_segment(number),
+            open_segment(number),
+            run(&random),
+            layer(&LayerId::from_bytes([7; 32])),
+            image(&ImageName::parse("roof").unwrap()),
+            tmp(&random),
+            epoch_lock(12),
+            ingest_lock(&IngestId::from_bytes(random)),
+            commit_lock(),
+            gc_lock(),
+            index_lock(),
+            quarantined_places(),
+        ];
+        for path in ours {
+            assert!(is_name_in(path.parent().as_str(), path.name()), "{path}");
+        }
+        let foreign = [
+            (SEGMENTS, "1.seg"),
+            (SEGMENTS, "00000001.seg~"),
+            (INDEX, "a.run"),
+            (LAYERS, "notes"),
+            (IMAGES, "roof.image.bak"),
+            (TMP, "A5A5A5A5A5A5A5A5A5A5A5A5A5A5A5A5"),
+            (LOCKS, "epoch-012"),
+            (LOCKS, "epoch-+1"),
+        ];
+        for (directory, name) in foreign {
+            assert!(!is_name_in(directory, name), "{directory}/{name}");
+        }
+    }
+}

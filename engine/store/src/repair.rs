@@ -274,6 +274,17 @@ impl Store {
         name: &str,
         report: &mut RepairReport,
     ) -> Result<(), StoreError> {
+        let kept = self.into_quarantine(path, name)?;
+        report.quarantined_files.push(kept.to_string());
+        Ok(())
+    }
+
+    /// Moves a file to the quarantine directory, under a name that nothing has there. Returns its path.
+    pub(crate) fn into_quarantine(
+        &self,
+        path: &StorePath,
+        name: &str,
+    ) -> Result<StorePath, StoreError> {
         let environment = self.environment();
         let directory = paths::directory(paths::QUARANTINE);
         files::make_directory(environment, &directory)
@@ -291,8 +302,7 @@ impl Store {
         }
         files::sync_directory(environment, &directory)?;
         files::sync_directory(environment, &path.parent())?;
-        report.quarantined_files.push(to.to_string());
-        Ok(())
+        Ok(to)
     }
 
     /// Stores again every chunk that an image needs and that is nowhere whole: from a copy that was about to be

@@ -1,5 +1,6 @@
 //! Verification: everything in a store checked, each finding pinned to where it is and whom it concerns.
 
+mod foreign;
 mod images;
 mod runs;
 
@@ -53,6 +54,9 @@ pub struct Verification {
     pub images: u64,
     /// What is wrong; empty if all is well.
     pub findings: Vec<Finding>,
+    /// What stands in the store's directories and is none of its files, by path: no damage, and left alone. Empty if
+    /// only some images were checked.
+    pub foreign_files: Vec<String>,
     pub(crate) damage: Damage,
 }
 
@@ -102,6 +106,7 @@ impl Session {
                     false => self.tables()?,
                 };
                 self.verify_places(&needed, trusted, &mut result)?;
+                result.foreign_files = self.foreign_files()?;
             }
             _ => {
                 let places = self.verify_places(&needed, self.tables()?, &mut result)?;

@@ -84,7 +84,7 @@ impl Failure {
     fn exit_code(&self) -> u8 {
         match self.engine() {
             Some(EngineError::Interrupted) => EXIT_INTERRUPTED,
-            Some(error) if error.is_corruption() => EXIT_DAMAGED,
+            Some(error) if error.is_damage() => EXIT_DAMAGED,
             _ if self.nobody_reads() => EXIT_NOBODY_READS,
             _ => EXIT_FAILED,
         }
@@ -229,8 +229,12 @@ fn delta_hint(error: &DeltaError) -> Option<&'static str> {
     })
 }
 
+/// What to do about a damaged store.
+const DAMAGE_HINT: &str = "`tegula verify --full` tells how far the damage goes; `tegula repair --from STORE` mends it with good copies";
+
 fn store_hint(error: &StoreError) -> Option<&'static str> {
     Some(match error {
+        StoreError::Io { .. } if error.is_damage() => DAMAGE_HINT,
         StoreError::Io { source, .. } => match source.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
                 "every image in the store is as it was; make room, for example with `tegula rm` and `tegula gc`"
@@ -243,9 +247,7 @@ fn store_hint(error: &StoreError) -> Option<&'static str> {
         StoreError::Corrupt { .. }
         | StoreError::ChunkMissing { .. }
         | StoreError::ChunkDamaged { .. }
-        | StoreError::LayerMissing { .. } => {
-            "`tegula verify --full` tells how far the damage goes; `tegula repair --from STORE` mends it with good copies"
-        }
+        | StoreError::LayerMissing { .. } => DAMAGE_HINT,
         StoreError::NeedsNewerProgram { .. } => {
             "nothing is damaged; use the version of tegula that wrote it"
         }

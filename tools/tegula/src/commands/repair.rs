@@ -39,6 +39,7 @@ struct Mended {
     quarantined_files: Vec<String>,
     restored_records: Vec<String>,
     restored_layers: Vec<String>,
+    state_restored: bool,
     index_rebuilt: bool,
     remaining: Vec<FindingFields>,
 }
@@ -52,6 +53,7 @@ impl From<RepairReport> for Mended {
             quarantined_files: report.quarantined_files,
             restored_records: report.restored_records,
             restored_layers: report.restored_layers,
+            state_restored: report.state_restored,
             index_rebuilt: report.index_rebuilt,
             remaining: report.remaining.iter().map(FindingFields::from).collect(),
         }
@@ -71,14 +73,12 @@ impl Report for Mended {
         table.pair("files put in quarantine", list(&self.quarantined_files));
         table.pair("image records made again", list(&self.restored_records));
         table.pair("images on a new layer", list(&self.restored_layers));
+        let anew = |anew| if anew { "made anew" } else { "kept" };
         table.pair(
-            "index",
-            if self.index_rebuilt {
-                "made anew"
-            } else {
-                "kept"
-            },
+            "collection state, quarantine list",
+            anew(self.state_restored),
         );
+        table.pair("index", anew(self.index_rebuilt));
         let verdict = match self.remaining.len() as u64 {
             0 => "nothing is wrong any more".to_owned(),
             found => format!(

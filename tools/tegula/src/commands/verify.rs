@@ -16,7 +16,7 @@ Examples:
   tegula verify --full
   tegula verify --full debian-12 --json | jq '.findings[].images'
 
-Exits with 3 if anything is found. What is only derived (the index) is mended by `tegula repair` without
+Exits with 3 if damage is found. Files that are not the store's are named and left alone. What is only derived (the index) is mended by `tegula repair` without
 loss; for the rest, `tegula repair --from STORE` takes good copies from another store.";
 
 /// Check the store, or what some images need
@@ -89,6 +89,7 @@ struct Checked {
     layers: u64,
     images: u64,
     findings: Vec<FindingFields>,
+    foreign_files: Vec<String>,
 }
 
 impl Report for Checked {
@@ -98,8 +99,18 @@ impl Report for Checked {
             0 => "no damage".to_owned(),
             found => units::count(found, "finding", "findings"),
         };
+        let foreign: String = self
+            .foreign_files
+            .iter()
+            .map(|path| {
+                format!(
+                    "{}: not a file of the store, left alone\n",
+                    units::printable(path)
+                )
+            })
+            .collect();
         format!(
-            "{findings}checked {}, {}, {}, {} ({}): {verdict}\n",
+            "{findings}{foreign}checked {}, {}, {}, {} ({}): {verdict}\n",
             units::count(self.images, "image", "images"),
             units::count(self.layers, "layer", "layers"),
             units::count(self.chunks, "chunk", "chunks"),
@@ -137,6 +148,7 @@ impl Verify {
             layers: result.layers,
             images: result.images,
             findings,
+            foreign_files: result.foreign_files,
         })?;
         Ok(outcome)
     }

@@ -197,7 +197,11 @@ fn get_rename_rm_coalesce_flatten_clone_and_diff_have_their_keys() {
     check(&removed, &[("removed", Is::List)]);
     check(
         &removed["removed"][0],
-        &[("name", Is::Text), ("digest", Is::Text)],
+        &[
+            ("name", Is::Text),
+            ("digest", Is::TextOrNull),
+            ("set_aside", Is::TextOrNull),
+        ],
     );
 }
 
@@ -261,6 +265,7 @@ fn verify_gc_optimize_and_repair_have_their_keys() {
         ("layers", Is::Count),
         ("images", Is::Count),
         ("findings", Is::List),
+        ("foreign_files", Is::List),
     ];
     check(&world.json(["verify"]), &verify);
     check(&world.json(["verify", "--full", "one"]), &verify);
@@ -291,6 +296,7 @@ fn verify_gc_optimize_and_repair_have_their_keys() {
         ("quarantined_files", Is::List),
         ("restored_records", Is::List),
         ("restored_layers", Is::List),
+        ("state_restored", Is::Flag),
         ("index_rebuilt", Is::Flag),
         ("remaining", Is::List),
     ];

@@ -26,4 +26,5 @@ mod rbd;
 mod refusals;
 mod screen;
 mod sources;
+mod strangers;
 mod support;
