@@ -340,7 +340,9 @@ fn target_hint(error: &TargetError) -> Option<&'static str> {
             kind: FileKind::Directory,
             ..
         } => "name a new file in it",
-        TargetError::NotADisk { .. } => "to write into it: `tegula get IMAGE - > DEST`",
+        TargetError::NotADisk { .. } => {
+            "to write into it, name - and redirect, as in `tegula get IMAGE - > DEST`"
+        }
         TargetError::NoName { .. } => "name the file to write",
         TargetError::InUse { .. } => "unmount it first",
         TargetError::Open { source, .. } => return system_hint(source.kind()),

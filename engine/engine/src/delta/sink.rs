@@ -1,6 +1,7 @@
 //! Where a stream goes: counted and hashed on its way.
 
 use crate::EngineError;
+use crate::get::check_destination;
 use std::io::{self, Write};
 use std::path::Path;
 use tegula_format::{DELTA_TRAILER_BYTES, DeltaTrailer};
@@ -80,10 +81,7 @@ pub(super) struct NewFile {
 impl NewFile {
     /// Creates it beside its destination; if something stands there already, only `force` takes its place.
     pub(super) fn create(path: &Path, force: bool) -> Result<Self, EngineError> {
-        if !force && path.symlink_metadata().is_ok() {
-            let path = path.to_owned();
-            return Err(EngineError::DestinationExists { path });
-        }
+        check_destination(path, force)?;
         Ok(Self {
             target: TargetFile::create_beside(path)?,
             offset: 0,
