@@ -53,7 +53,7 @@ fn the_help_of_every_command_has_an_example() {
         let short = Ran::of(program().args([command, "-h"])).expect_code(0);
         assert!(short.out.contains("Examples:"), "{short:?}");
     }
-    for command in ["create", "size", "show", "apply"] {
+    for command in ["create", "size", "show", "apply", "merge"] {
         let ran = Ran::of(program().args(["delta", command, "--help"])).expect_code(0);
         let examples = ran.out.split("Examples:").nth(1).unwrap_or_default();
         assert!(
