@@ -180,7 +180,7 @@ impl Store {
             }),
             Err(error) if error.is_damage() => {
                 let path = paths::image(name);
-                self.into_quarantine(&path, path.name())
+                self.move_to_quarantine(&path, path.name())
                     .map(|kept| kept.to_string())
             }
             Err(error) => Err(error),

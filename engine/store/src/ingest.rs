@@ -13,8 +13,8 @@ use tegula_format::{
     BASE_DEPTH_MAX, BlockSet, ChunkId, ImageDigest, ImageName, ImageRecord, IngestId, LayerId,
     ParentReference, RunRow, SegmentNumber,
 };
-use tegula_io::sync::{Mutex, PoisonError, RwLock};
 use tegula_io::Lock;
+use tegula_io::sync::{Mutex, PoisonError, RwLock};
 
 /// Rows of sealed segments kept in memory before they are published as a run: 12 MiB of them.
 const UNPUBLISHED_ROWS_MAX: usize = 1 << 18;

@@ -274,13 +274,13 @@ impl Store {
         name: &str,
         report: &mut RepairReport,
     ) -> Result<(), StoreError> {
-        let kept = self.into_quarantine(path, name)?;
+        let kept = self.move_to_quarantine(path, name)?;
         report.quarantined_files.push(kept.to_string());
         Ok(())
     }
 
     /// Moves a file to the quarantine directory, under a name that nothing has there. Returns its path.
-    pub(crate) fn into_quarantine(
+    pub(crate) fn move_to_quarantine(
         &self,
         path: &StorePath,
         name: &str,
