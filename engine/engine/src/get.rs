@@ -1,5 +1,6 @@
 //! Getting an image out: resolve, sort by place, read ahead in long reads, verify on all cores, write (design 4.4).
 
+use crate::bases::{BasesFirst, Step, bases_ahead_max};
 use crate::{EngineError, OpenImage, Task, Workers};
 use std::collections::HashMap;
 use std::fmt;
@@ -292,6 +293,11 @@ impl Read {
             .0
     }
 
+    /// Returns where its records stand.
+    pub(crate) fn places(&self) -> Vec<RunRow> {
+        self.rows.iter().map(|(row, _)| *row).collect()
+    }
+
     fn length(&self) -> usize {
         let last = &self
             .rows
@@ -310,18 +316,57 @@ impl Read {
     /// Waits for the bytes, and returns each record's verified block. What is not as the index says is read again by
     /// the segments' own tables before it is given up.
     fn finish(
-        self,
+        mut self,
         session: &Session,
         mut each: impl FnMut(&[BlockIndex], &[u8]) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
-        self.finish_records(session, |blocks, block, _| each(blocks, block))
+        let start = self.first().offset;
+        let mut failed = Ok(());
+        self.rows
+            .retain(|(row, blocks)| match session.kept_base(&row.id) {
+                // Decoded and verified already, for the sake of what stands on it.
+                Some(block) => {
+                    if failed.is_ok() {
+                        failed = each(blocks, &block);
+                    }
+                    false
+                }
+                None => true,
+            });
+        failed?;
+        self.finish_from(session, start, |blocks, block, _| each(blocks, block))
+    }
+
+    /// Waits for the bytes, and has each chunk kept for those that stand on it. What is not good is left to whoever needs
+    /// it.
+    pub(crate) fn keep_bases(mut self, session: &Session) {
+        let bytes = self.bytes.take().and_then(|pending| pending.wait().ok());
+        let bytes = bytes.unwrap_or_default();
+        let start = self.first().offset;
+        for (row, _) in &self.rows {
+            let from = (row.offset - start) as usize;
+            if let Some(record) = bytes.get(from..from + row.record_bytes()) {
+                drop(session.keep_base(record, row));
+            }
+        }
     }
 
     /// As [`Self::finish`], but hands over the verified block together with the record that it was stored as and what that
     /// builds on; without, if the block had to be read elsewhere.
     pub(crate) fn finish_records(
+        self,
+        session: &Session,
+        each: impl FnMut(&[BlockIndex], &[u8], Option<(&[u8], &Bases)>) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        let start = self.first().offset;
+        self.finish_from(session, start, each)
+    }
+
+    /// As [`Self::finish_records`]; `start` is where the bytes that were read begin.
+    fn finish_from(
         mut self,
         session: &Session,
+        start: u32,
         mut each: impl FnMut(&[BlockIndex], &[u8], Option<(&[u8], &Bases)>) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
         let bytes = self
@@ -329,7 +374,6 @@ impl Read {
             .take()
             .and_then(|pending| pending.wait().ok())
             .unwrap_or_default();
-        let start = self.first().offset;
         let mut block = Buffer::stale(session.block_size().as_usize());
         for (row, blocks) in &self.rows {
             let from = (row.offset - start) as usize;
@@ -347,7 +391,7 @@ impl Read {
     }
 }
 
-/// Puts the records of many blocks into long reads, each chunk once.
+/// Finds the records of many blocks and puts them into long reads, each chunk once.
 pub(crate) fn plan_reads(
     session: &Session,
     blocks: &[(BlockIndex, ChunkId)],
@@ -360,19 +404,31 @@ pub(crate) fn plan_reads(
         .into_iter()
         .map(|(id, blocks)| Ok((session.locate(&id)?, blocks)))
         .collect();
-    let mut rows = rows?;
+    Ok(join_reads(session, rows?))
+}
+
+/// Puts records, each with the blocks that it fills, into long reads.
+pub(crate) fn join_reads(session: &Session, mut rows: Vec<(RunRow, Vec<BlockIndex>)>) -> Vec<Read> {
+    // What is read at once has its bases read ahead at once.
+    let framed_max = (bases_ahead_max(session) / 4).max(1);
     rows.sort_unstable_by_key(|(row, _)| (row.place.segment, row.offset));
-    let mut reads: Vec<Read> = Vec::new();
+    let (mut reads, mut framed): (Vec<Read>, _) = (Vec::new(), 0);
     for (row, blocks) in rows {
+        framed += usize::from(row.bases > 0);
         match reads.last_mut() {
-            Some(read) if continues(read, &row) => read.rows.push((row, blocks)),
-            _ => reads.push(Read {
-                rows: vec![(row, blocks)],
-                bytes: None,
-            }),
+            Some(read) if framed <= framed_max && continues(read, &row) => {
+                read.rows.push((row, blocks))
+            }
+            _ => {
+                framed = usize::from(row.bases > 0);
+                reads.push(Read {
+                    rows: vec![(row, blocks)],
+                    bytes: None,
+                });
+            }
         }
     }
-    Ok(reads)
+    reads
 }
 
 fn continues(read: &Read, row: &RunRow) -> bool {
@@ -415,26 +471,35 @@ pub(crate) fn write_blocks(
     let window_reads = WINDOW_BYTES / READ_BYTES.max(block_size.as_usize());
     let mut queue: Vec<Read> = Vec::new();
     let mut written = 0;
+    let mut bases_first = BasesFirst::new(image.session());
+    let mut next = || {
+        task.check()?;
+        while queue.is_empty() {
+            let Some(mut blocks) = feeder.next_blocks(WINDOW_BLOCKS)? else {
+                return Ok(None);
+            };
+            (task.progress)(feeder.position(), Some(virtual_size));
+            blocks.retain(|(block, _)| wanted.contains(*block));
+            queue = plan_reads(image.session(), &blocks)?;
+            queue.reverse();
+        }
+        let mut window = queue.split_off(queue.len().saturating_sub(window_reads));
+        window.reverse();
+        window
+            .iter_mut()
+            .for_each(|read| read.start(image.session()));
+        Ok(Some(window))
+    };
     workers.pipeline(
-        || {
-            task.check()?;
-            while queue.is_empty() {
-                let Some(mut blocks) = feeder.next_blocks(WINDOW_BLOCKS)? else {
-                    return Ok(None);
-                };
-                (task.progress)(feeder.position(), Some(virtual_size));
-                blocks.retain(|(block, _)| wanted.contains(*block));
-                queue = plan_reads(image.session(), &blocks)?;
-                queue.reverse();
-            }
-            let mut window = queue.split_off(queue.len().saturating_sub(window_reads));
-            window.reverse();
-            window
-                .iter_mut()
-                .for_each(|read| read.start(image.session()));
-            Ok(Some(window))
-        },
-        |read: Read| {
+        || bases_first.next_window(&mut next, Read::places),
+        |step: Step<Read>| {
+            let read = match step {
+                Step::Bases(read) => {
+                    read.keep_bases(image.session());
+                    return Ok(0);
+                }
+                Step::Work(read) => read,
+            };
             let mut written = 0;
             read.finish(image.session(), |blocks, bytes| {
                 for block in blocks {
@@ -592,31 +657,41 @@ pub(crate) fn in_order<R: Send>(
     let mut walked = 0;
     let piece_blocks = (PIECE_BYTES / block_size.as_usize()).max(1);
     let piece_bytes = PIECE_BYTES.max(block_size.as_usize());
-    workers.pipeline(
-        || {
-            task.check()?;
-            let mut window = Vec::new();
-            while window.len() < WINDOW_BYTES / piece_bytes {
-                let Some(mut blocks) = feeder.next_groups(piece_blocks, plan.group)? else {
-                    break;
-                };
-                if let Some(wanted) = plan.wanted {
-                    blocks.retain(|(block, _)| wanted.contains(*block));
-                }
-                let mut reads = plan_reads(image.session(), &blocks)?;
-                reads
-                    .iter_mut()
-                    .for_each(|read| read.start(image.session()));
-                window.push(Piece {
-                    blocks: walked..feeder.next,
-                    reads,
-                });
-                walked = feeder.next;
+    let mut bases_first = BasesFirst::new(image.session());
+    let mut next = || {
+        task.check()?;
+        let mut window = Vec::new();
+        while window.len() < WINDOW_BYTES / piece_bytes {
+            let Some(mut blocks) = feeder.next_groups(piece_blocks, plan.group)? else {
+                break;
+            };
+            if let Some(wanted) = plan.wanted {
+                blocks.retain(|(block, _)| wanted.contains(*block));
             }
-            (task.progress)(feeder.position(), Some(virtual_size));
-            Ok((!window.is_empty()).then_some(window))
-        },
-        |piece: Piece| {
+            let mut reads = plan_reads(image.session(), &blocks)?;
+            reads
+                .iter_mut()
+                .for_each(|read| read.start(image.session()));
+            window.push(Piece {
+                blocks: walked..feeder.next,
+                reads,
+            });
+            walked = feeder.next;
+        }
+        (task.progress)(feeder.position(), Some(virtual_size));
+        Ok((!window.is_empty()).then_some(window))
+    };
+    let places = |piece: &Piece| piece.reads.iter().flat_map(Read::places).collect();
+    workers.pipeline(
+        || bases_first.next_window(&mut next, places),
+        |step: Step<Piece>| {
+            let piece = match step {
+                Step::Bases(read) => {
+                    read.keep_bases(image.session());
+                    return Ok(None);
+                }
+                Step::Work(piece) => piece,
+            };
             let mut decoded = Vec::new();
             for read in piece.reads {
                 read.finish(image.session(), |blocks, bytes| {
@@ -625,9 +700,12 @@ pub(crate) fn in_order<R: Send>(
                 })?;
             }
             decoded.sort_unstable_by_key(|(block, _)| *block);
-            Ok::<_, EngineError>(work(piece.blocks, decoded))
+            Ok::<_, EngineError>(Some(work(piece.blocks, decoded)))
         },
-        |results| results.into_iter().try_for_each(|result| take(result?)),
+        |results| {
+            let mut results = results.into_iter();
+            results.try_for_each(|result| result?.map_or(Ok(()), &mut take))
+        },
     )?;
     feeder.finish(0)
 }

@@ -4,6 +4,7 @@
 //! compresses (or reads, decompresses and verifies) on all cores with bounded memory, and one thread writes in order.
 //! How chunks, layers and records are kept is [`tegula_store`]'s business; which bytes they are, [`tegula_format`]'s.
 
+mod bases;
 mod changed;
 mod delta;
 mod diff;

@@ -6,6 +6,7 @@
 //! A [`Store`] is opened once. Work happens in a [`Session`], which keeps garbage collection from removing what the
 //! session can see; writing new chunks happens in an [`Ingest`] within a session.
 
+mod base_cache;
 mod codec;
 mod collect;
 mod environment;
@@ -33,6 +34,7 @@ mod standing;
 mod store;
 mod verify;
 
+pub use base_cache::BASE_CACHE_BYTES;
 pub use codec::{CheckedRecord, ChunkDamage, Encoded, compress, decode_record};
 pub use collect::{CollectOptions, Collection, Going, Optimization, OptimizeOptions};
 pub use environment::Environment;

@@ -1,5 +1,6 @@
 //! A session: what keeps collection from removing what somebody is looking at (SPEC 13).
 
+use crate::base_cache::BaseCache;
 use crate::segment::SegmentFiles;
 use crate::standing::BaseTables;
 use crate::{
@@ -43,6 +44,8 @@ pub struct Session {
     layers: Mutex<HashMap<LayerId, Weak<Layer>>>,
     /// What chunks stand on, by the tables that were read.
     pub(crate) bases: BaseTables,
+    /// Chunks that others stand on, decoded.
+    base_cache: BaseCache,
     /// None on a read-only medium that has no such lock.
     _epoch: Option<Lock>,
 }
@@ -77,6 +80,7 @@ impl Session {
                     files,
                     layers: Mutex::default(),
                     bases: BaseTables::default(),
+                    base_cache: BaseCache::default(),
                     _epoch: epoch,
                 });
             }
@@ -325,15 +329,42 @@ impl Session {
     ) -> Result<(), ChunkDamage> {
         let mut bases = Vec::with_capacity(record.bases().ids().len());
         for base in record.bases().ids() {
-            let read = reach.further(|reach| self.read_from_anywhere(base, reach));
+            let read = reach.further(|reach| self.read_base(base, reach));
             let read = read.ok_or(ChunkDamage::TooDeep)?;
             bases.push(read.map_err(|error| ChunkDamage::Base {
                 base: *base,
                 source: Box::new(error),
             })?);
         }
-        let bases: Vec<&[u8]> = bases.iter().map(|base| &**base).collect();
+        let bases: Vec<&[u8]> = bases.iter().map(|base| &***base).collect();
         record.decode(&bases, block)
+    }
+
+    fn read_base(&self, id: &ChunkId, reach: &mut Reach) -> Result<Arc<Buffer>, StoreError> {
+        if let Some(kept) = self.base_cache.get(id) {
+            return Ok(kept);
+        }
+        let block = Arc::new(self.read_from_anywhere(id, reach)?);
+        self.base_cache
+            .insert(*id, Arc::clone(&block), self.block_size());
+        Ok(block)
+    }
+
+    /// Returns a chunk if it was read not long ago because others stand on it, and is still kept for that.
+    pub fn kept_base(&self, id: &ChunkId) -> Option<Arc<Buffer>> {
+        self.base_cache.get(id)
+    }
+
+    /// Keeps a chunk for those that stand on it, from a record that was read from the place of `row`.
+    ///
+    /// # Errors
+    /// As for [`Self::read_chunk_at`]; nothing is kept then.
+    pub fn keep_base(&self, record: &[u8], row: &RunRow) -> Result<(), StoreError> {
+        let mut block = Buffer::stale(self.block_size().as_usize());
+        self.decode_record(record, row, &mut block)?;
+        self.base_cache
+            .insert(row.id, Arc::new(block), self.block_size());
+        Ok(())
     }
 }
 
