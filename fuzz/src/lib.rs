@@ -15,6 +15,7 @@
 
 mod decoders;
 mod deltas;
+mod hint;
 mod model;
 mod mutate;
 pub mod qcow2;
@@ -30,6 +31,7 @@ pub use decoders::{
     segment_header, segment_table, sketch_run, store_config,
 };
 pub use deltas::delta;
+pub use hint::hint;
 pub use model::model;
 pub use mutate::mutated;
 pub use qcow2::qcow2;
@@ -51,7 +53,7 @@ pub struct Target {
 }
 
 /// Every target there is.
-pub const TARGETS: [Target; 18] = [
+pub const TARGETS: [Target; 19] = [
     cheap("store_config", store_config, seeds::store_config),
     cheap("gc_state", gc_state, seeds::gc_state),
     cheap("quarantine", quarantine, seeds::quarantine),
@@ -66,6 +68,7 @@ pub const TARGETS: [Target; 18] = [
     cheap("sketch_run", sketch_run, seeds::sketch_run),
     cheap("layer", layer, seeds::layer),
     cheap("qcow2", qcow2, seeds::qcow2),
+    cheap("hint", hint, seeds::hint),
     Target {
         name: "abandoned_segment",
         run: abandoned_segment,

@@ -46,6 +46,26 @@ pub fn gc_state() -> Vec<Vec<u8>> {
     seeds
 }
 
+/// Hints of what was changed, a form each, and one that says too much.
+pub fn hint() -> Vec<Vec<u8>> {
+    let digest = "5".repeat(64);
+    let object = format!(
+        r#"{{"base_digest": "{digest}", "base_size": 1048576, "size": 1048576, "extents": [{{"offset": 4096, "length": 8192, "type": "data"}}]}}"#
+    );
+    [
+        object.as_str(),
+        r#"[{"start": 0, "length": 4096, "dirty": true}, {"start": 4096, "length": 1044480, "dirty": false}]"#,
+        r#"[{"offset": 0, "length": 65536, "type": 1, "description": "dirty"}, {"offset": 65536, "length": 983040, "type": 0, "description": "clean"}]"#,
+        r#"[{"start": 0, "length": 1048576, "depth": 1, "present": true, "zero": false, "data": true, "offset": 327680}]"#,
+        r#"[{"offset": 0, "length": 4194304, "exists": "true"}, {"offset": 512, "length": 512, "exists": false}]"#,
+        r#"<superblock uuid="" time="1" transaction="2" data_block_size="128" nr_data_blocks="9"><diff left="1" right="2"><same begin="0" length="2"/><different begin="2" length="3"/><left_only begin="7" length="1"/></diff></superblock>"#,
+        r#"<?xml version="1.0"?><superblock data_block_size="8"><diff><right_only><range begin="1" length="2"/></right_only></diff></superblock>"#,
+        r#"{"extents": [[[[]]], {}, 1, -1, 1e400, "x", null, {"offset": 18446744073709551615, "length": 18446744073709551615}]}"#,
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .to_vec()
+}
+
 /// Quarantine lists.
 pub fn quarantine() -> Vec<Vec<u8>> {
     let list = |ordinals: &[u64]| QuarantineList {

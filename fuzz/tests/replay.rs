@@ -164,6 +164,7 @@ replays!(
     run,
     layer,
     qcow2,
+    hint,
     abandoned_segment,
     store_file,
     delta,

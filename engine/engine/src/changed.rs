@@ -58,6 +58,31 @@ impl ChangedBlocks {
             .is_ok_and(|granule| self.granules.contains(BlockIndex::new(granule)))
     }
 
+    /// Returns the first range at or after `from` that may have been changed, from there on.
+    pub fn next_extent(&self, from: u64) -> Option<Range<u64>> {
+        let run = self
+            .granules
+            .runs_in(from / self.granularity..1 << 32)
+            .next()?;
+        let end = run.end.saturating_mul(self.granularity).min(self.bytes);
+        Some((run.start * self.granularity).max(from)..end)
+            .filter(|extent| extent.start < extent.end)
+    }
+
+    /// Tells whether some byte of a range may have been changed.
+    pub fn touches(&self, range: Range<u64>) -> bool {
+        self.next_extent(range.start)
+            .is_some_and(|extent| extent.start < range.end)
+    }
+
+    /// Tells whether every byte of a range is named as changed.
+    pub fn covers(&self, range: Range<u64>) -> bool {
+        range.is_empty()
+            || self
+                .next_extent(range.start)
+                .is_some_and(|extent| extent.start == range.start && extent.end >= range.end)
+    }
+
     /// Returns the ranges that may have been changed, in bytes, ascending, none touching another.
     pub fn extents(&self) -> impl Iterator<Item = Range<u64>> + '_ {
         self.granules.runs().map(|run| {
@@ -83,6 +108,21 @@ mod tests {
         assert_eq!(extents, [0..2048, 9216..10_000]);
         assert_eq!(changed.changed_bytes(), 2048 + 784);
         assert!(changed.contains(0) && changed.contains(9999) && !changed.contains(2048));
+        let next: Vec<_> = [0, 100, 2047, 2048, 9999, 10_000]
+            .map(|from| changed.next_extent(from))
+            .into();
+        let expected = [
+            Some(0..2048),
+            Some(100..2048),
+            Some(2047..2048),
+            Some(9216..10_000),
+            Some(9999..10_000),
+            None,
+        ];
+        assert_eq!(next, expected);
+        assert!(changed.touches(0..1) && changed.touches(2047..9000));
+        assert!(!changed.touches(2048..9216) && changed.touches(2048..9217));
+        assert!(changed.covers(5..2048) && changed.covers(7..7) && !changed.covers(5..2049));
     }
 
     #[test]

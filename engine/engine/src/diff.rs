@@ -1,7 +1,7 @@
 //! What differs between two images.
 
 use crate::{EngineError, OpenImage};
-use tegula_format::{BlockIndex, ChunkId};
+use tegula_format::{BlockIndex, ChunkId, ImageDigest};
 
 /// What a range of the newer image holds, where it differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +27,10 @@ pub struct Extent {
 /// none past the newer image's end. What the newer image has past the base's end and no extent names reads as zeros.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diff {
+    /// The base's digest: by it whoever gets the list knows to what it applies.
+    pub base_digest: ImageDigest,
+    /// The newer image's digest.
+    pub digest: ImageDigest,
     /// The base's length in bytes.
     pub base_size: u64,
     /// The newer image's length in bytes.
@@ -59,6 +63,8 @@ pub(crate) fn diff(base: &OpenImage<'_>, image: &OpenImage<'_>) -> Result<Diff, 
     })?;
     let (base_size, size) = (base.record().virtual_size, image.record().virtual_size);
     Ok(Diff {
+        base_digest: base.record().digest,
+        digest: image.record().digest,
         base_size,
         size,
         extents: extents.list,

@@ -2,11 +2,12 @@
 
 use crate::disk_formats::DiskFormat;
 use crate::disk_formats::qcow2::{Qcow2, Qcow2Options};
-use crate::put::put;
+use crate::put::{put, put_changed};
 use crate::{
-    BlockSource, DeltaApplied, DeltaDestination, DeltaReport, DeltaRequest, Destination, Diff,
-    EngineError, GetReport, ImageInfo, OpenImage, PutReport, PutRequest, RawDisk, Source,
-    Statistics, Task, Usage, Workers, delta, diff, get, get_qcow2, usage,
+    BlockSource, ChangeHint, Changed, DeltaApplied, DeltaDestination, DeltaReport, DeltaRequest,
+    Destination, Diff, EngineError, GetReport, HintChecks, ImageInfo, OpenImage, PutReport,
+    PutRequest, RawDisk, Source, Statistics, Task, Usage, Workers, delta, diff, get, get_qcow2,
+    usage,
 };
 use crate::{RbdNames, RbdRequest, RbdVersion, Recompress};
 use std::io;
@@ -126,6 +127,22 @@ impl Engine {
         put(&session, self.workers, request, task)
     }
 
+    /// Puts in a disk of which somebody says what was changed since it was the parent: only that is read, if the hint is
+    /// to be believed. The result is the same; [`PutReport::hint`] tells what became of the hint.
+    ///
+    /// # Errors
+    /// As for [`Self::put`].
+    pub fn put_changed(
+        &self,
+        request: PutRequest<'_>,
+        hint: &ChangeHint,
+        checks: HintChecks,
+        task: Task<'_>,
+    ) -> Result<PutReport, EngineError> {
+        let session = self.store.begin()?;
+        put_changed(&session, self.workers, request, (hint, checks), task)
+    }
+
     /// Puts in the disk that a regular file or block device holds.
     ///
     /// # Errors
@@ -133,6 +150,28 @@ impl Engine {
     pub fn put_file(
         &self,
         request: PutFile<'_>,
+        task: Task<'_>,
+    ) -> Result<PutFileReport, EngineError> {
+        self.put_file_as(request, None, task)
+    }
+
+    /// Puts in the disk that a file holds as [`Self::put_changed`] does.
+    ///
+    /// # Errors
+    /// As for [`Self::put_file`]; [`EngineError::Hint`] if the hint cannot be read at all.
+    pub fn put_file_changed(
+        &self,
+        request: PutFile<'_>,
+        changed: Changed<'_>,
+        task: Task<'_>,
+    ) -> Result<PutFileReport, EngineError> {
+        self.put_file_as(request, Some(changed), task)
+    }
+
+    fn put_file_as(
+        &self,
+        request: PutFile<'_>,
+        changed: Option<Changed<'_>>,
         task: Task<'_>,
     ) -> Result<PutFileReport, EngineError> {
         let PutFile {
@@ -148,20 +187,23 @@ impl Engine {
             Some(format) => format,
             None => detect(&file)?,
         };
-        let put = |disk: &dyn BlockSource| {
-            let source = Source::Disk(disk);
-            self.put(
-                PutRequest {
-                    name,
-                    source,
-                    parent,
-                    replace,
-                },
-                task,
-            )
+        let put = |disk: &dyn BlockSource, qcow2: Option<&Qcow2<'_>>| {
+            let request = PutRequest {
+                name,
+                source: Source::Disk(disk),
+                parent,
+                replace,
+            };
+            match changed {
+                None => self.put(request, task),
+                Some(changed) => {
+                    let hint = changed.hint(disk, qcow2, self.store.config().block_size)?;
+                    self.put_changed(request, &hint, changed.checks, task)
+                }
+            }
         };
         let report = match (format, snapshot) {
-            (DiskFormat::Raw, None) => put(&file)?,
+            (DiskFormat::Raw, None) => put(&file, None)?,
             (DiskFormat::Raw, Some(wanted)) => {
                 let (name, wanted) = (file.name().to_owned(), wanted.to_owned());
                 return Err(EngineError::NoSnapshots { name, wanted });
@@ -176,7 +218,7 @@ impl Engine {
                     None => image.disk(),
                     Some(wanted) => image.snapshot_disk(wanted).map_err(refused)?,
                 };
-                put(&disk)?
+                put(&disk, Some(&image))?
             }
         };
         Ok(PutFileReport { report, format })

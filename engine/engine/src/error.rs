@@ -1,7 +1,7 @@
 //! What can go wrong with images.
 
-use crate::DeltaError;
 use crate::disk_formats::qcow2::{Qcow2Error, Qcow2WriteError};
+use crate::{DeltaError, HintError};
 use std::io;
 use std::path::PathBuf;
 use tegula_format::{BlockSize, ImageDigest, ImageName};
@@ -70,6 +70,22 @@ pub enum EngineError {
         name: String,
         /// What it calls the disk it lies over.
         overlay_of: String,
+    },
+    /// The hint of what was changed cannot be read.
+    #[error("{name} does not say what was changed")]
+    Hint {
+        /// The hint.
+        name: String,
+        /// Why not.
+        source: HintError,
+    },
+    /// The source has no bitmaps.
+    #[error("{name} is a raw disk, which has no bitmap {wanted:?}")]
+    NoBitmaps {
+        /// The source.
+        name: String,
+        /// The bitmap asked for.
+        wanted: String,
     },
     /// The image is larger than blocks of this size can map.
     #[error("{name} has {found} bytes; with blocks of {block_size} an image has at most {limit}")]

@@ -13,6 +13,7 @@ mod engine;
 mod error;
 mod get;
 mod get_qcow2;
+mod hint;
 mod image;
 mod put;
 mod runs;
@@ -33,6 +34,10 @@ pub use diff::{Diff, Extent, ExtentKind};
 pub use engine::{Engine, PutFile, PutFileReport};
 pub use error::EngineError;
 pub use get::{Destination, GetReport};
+pub use hint::{
+    ChangeHint, Changed, ChangedFrom, HINT_BYTES_MAX, HINT_ENTRIES_MAX, HintChecks, HintError,
+    HintFormat, HintReport,
+};
 pub use image::OpenImage;
 pub use put::{PutReport, PutRequest};
 pub use runs::Runs;

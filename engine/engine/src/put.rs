@@ -1,8 +1,12 @@
 //! Putting an image in: read, compare with the parent, hash, look up, compress; then write in order (design 4.4).
 
+use crate::hint::{self, HintedDisk};
 use crate::thin::Reused;
 use crate::walk::{BATCH_BYTES, DiskBatch, DiskWalk, WalkPlan};
-use crate::{BlockSource, Content, EngineError, Source, SourceExtent, Task, Workers};
+use crate::{
+    BlockSource, ChangeHint, ChangedBlocks, Content, EngineError, HintChecks, HintReport, Source,
+    SourceExtent, Task, Workers,
+};
 use std::io::{self, Read};
 use tegula_format::{
     BlockIndex, BlockSet, BlockSize, ChunkId, IdPrefix, ImageName, ImageRecord, ParentReference,
@@ -50,6 +54,8 @@ pub struct PutReport {
     pub recovered_chunks: u64,
     /// Chunks stored once more, so that the image need not be read from many thinly used segments.
     pub stored_again_chunks: u64,
+    /// What became of the hint, if there was one.
+    pub hint: Option<HintReport>,
 }
 
 /// What became of one block.
@@ -93,21 +99,118 @@ pub(crate) fn put(
     request: PutRequest<'_>,
     task: Task<'_>,
 ) -> Result<PutReport, EngineError> {
+    let over = Over::open(session, &request)?;
+    Ok(put_over(session, workers, request, (over, None), task)?.0)
+}
+
+/// Puts a disk in of which somebody says what was changed since it was the parent.
+pub(crate) fn put_changed(
+    session: &Session,
+    workers: Workers,
+    request: PutRequest<'_>,
+    (hint, checks): (&ChangeHint, HintChecks),
+    task: Task<'_>,
+) -> Result<PutReport, EngineError> {
+    let over = Over::open(session, &request)?;
+    let mut report = HintReport {
+        used: false,
+        reason: None,
+        changed_bytes: hint.changed_bytes(),
+        sampled_blocks: 0,
+        missed_blocks: None,
+    };
+    let usable = match (&request.source, &over) {
+        (Source::Stream(_), _) => Err("a stream has to be read to its end anyway".to_owned()),
+        (_, None) => Err("there is no parent that the rest could be taken from".to_owned()),
+        (Source::Disk(disk), Some(over)) => {
+            let usable = hint.for_disk(*disk, &over.record);
+            usable.map(|changed| (*disk, changed))
+        }
+    };
+    let (disk, changed) = match usable {
+        Ok(usable) => usable,
+        Err(reason) => {
+            report.reason = Some(reason);
+            let (put, _) = put_over(session, workers, request, (over, None), task)?;
+            return Ok(PutReport {
+                hint: Some(report),
+                ..put
+            });
+        }
+    };
+    let wrong = match &over {
+        Some(over) if !checks.paranoid => {
+            let random = &*session.store().environment().random;
+            let (sampled, wrong) =
+                hint::sample(disk, &changed, &over.base, (random, checks.sample))?;
+            report.sampled_blocks = sampled;
+            wrong
+        }
+        _ => None,
+    };
+    report.reason = match (checks.paranoid, wrong) {
+        (true, _) => Some("everything was compared, as asked".to_owned()),
+        (false, Some(offset)) => Some(format!(
+            "the block at byte {offset} differs from the parent's, and it does not name it"
+        )),
+        (false, None) => None,
+    };
+    report.used = report.reason.is_none();
+    let hinted = HintedDisk {
+        disk,
+        changed: &changed,
+    };
+    let request = PutRequest {
+        source: Source::Disk(if report.used { &hinted } else { disk }),
+        ..request
+    };
+    let watched = (!report.used).then_some(&changed);
+    let (put, missed) = put_over(session, workers, request, (over, watched), task)?;
+    report.missed_blocks = missed;
+    Ok(PutReport {
+        hint: Some(report),
+        ..put
+    })
+}
+
+/// The parent, with its map.
+struct Over {
+    record: ImageRecord,
+    base: LayerStack,
+}
+
+impl Over {
+    /// Opens the parent, if there is one, and refuses what cannot be put.
+    fn open(session: &Session, request: &PutRequest<'_>) -> Result<Option<Self>, EngineError> {
+        refuse_upper_part_alone(&request.source, request.parent.as_ref())?;
+        if !request.replace {
+            refuse_taken(session, &request.name)?;
+        }
+        let Some(parent) = &request.parent else {
+            return Ok(None);
+        };
+        let record = session.image(parent)?;
+        let base = LayerStack::of_image(session, &record)?;
+        Ok(Some(Self { record, base }))
+    }
+}
+
+/// Puts an image in, over its parent if there is one. Also returns how many blocks differ from the parent's that lie
+/// outside of what was said to be changed.
+fn put_over(
+    session: &Session,
+    workers: Workers,
+    request: PutRequest<'_>,
+    (over, changed): (Option<Over>, Option<&ChangedBlocks>),
+    task: Task<'_>,
+) -> Result<(PutReport, Option<u64>), EngineError> {
     let PutRequest {
         name,
         source,
-        parent,
         replace,
+        ..
     } = request;
-    refuse_upper_part_alone(&source, parent.as_ref())?;
-    if !replace {
-        refuse_taken(session, &name)?;
-    }
-    let parent = parent.map(|name| session.image(&name)).transpose()?;
-    let base = parent
-        .as_ref()
-        .map(|parent| LayerStack::of_image(session, parent))
-        .transpose()?;
+    let (parent, base) = over.map(|over| (over.record, over.base)).unzip();
     let ingest = Ingest::begin(session)?;
     let recovered_chunks = ingest.recover_abandoned()?;
     let mut map = NewMap::new(&ingest, base.as_ref());
@@ -138,6 +241,8 @@ pub(crate) fn put(
         reused.push_same(base, &same)?;
     }
     let stored_again_chunks = reused.store_again(&ingest, task)?;
+    let missed =
+        changed.map(|changed| count_outside(changed, [&data, &zero], session.block_size()));
     let parent = parent.map(|parent| ParentReference {
         name: parent.name,
         digest: parent.digest,
@@ -153,7 +258,7 @@ pub(crate) fn put(
     };
     let (record, totals) = ingest.finish(image, ids)?;
     let not_new = recovered_chunks + stored_again_chunks;
-    Ok(PutReport {
+    let report = PutReport {
         record,
         read_bytes,
         new_chunks: totals.new_chunks - not_new,
@@ -164,7 +269,19 @@ pub(crate) fn put(
         zero_blocks,
         recovered_chunks,
         stored_again_chunks,
-    })
+        hint: None,
+    };
+    Ok((report, missed))
+}
+
+/// Counts the blocks of some sets that were not said to be changed.
+fn count_outside(changed: &ChangedBlocks, sets: [&BlockSet; 2], block_size: BlockSize) -> u64 {
+    let outside = |block: &BlockIndex| {
+        let start = block.byte_offset(block_size);
+        !changed.touches(start..start + u64::from(block_size.bytes()))
+    };
+    let counts = sets.map(|set| set.iter().filter(outside).count() as u64);
+    counts.iter().sum()
 }
 
 /// Refuses an overlay without what it lies over.

@@ -26,6 +26,11 @@ impl ImageDigest {
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
+
+    /// Reads the hexadecimal form.
+    pub fn parse(text: &str) -> Option<Self> {
+        Hex::parse(text).map(Self)
+    }
 }
 
 impl fmt::Display for ImageDigest {

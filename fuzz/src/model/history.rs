@@ -186,7 +186,14 @@ impl History {
         let (base, image) = (self.name(input), self.name(input));
         let diff = self.engine.diff(&base, &image);
         match (self.images.get(&base), self.images.get(&image)) {
-            (Some(base), Some(image)) => assert_eq!(diff.unwrap(), plain_diff(base, image)),
+            (Some(base), Some(image)) => {
+                let plain = Diff {
+                    base_digest: self.digests[base],
+                    digest: self.digests[image],
+                    ..plain_diff(base, image)
+                };
+                assert_eq!(diff.unwrap(), plain);
+            }
             _ => assert!(is_absent(diff.err())),
         }
     }
@@ -420,7 +427,11 @@ fn plain_diff(base: &[u8], image: &[u8]) -> Diff {
             }),
         }
     }
+    // Of what it is the difference, its caller knows.
+    let digest = ImageDigest::from_bytes([0; 32]);
     Diff {
+        base_digest: digest,
+        digest,
         base_size: base.len() as u64,
         size: image.len() as u64,
         extents,

@@ -9,7 +9,9 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tegula_engine::disk_formats::qcow2::{Qcow2Error, Qcow2WriteError};
-use tegula_engine::{DeltaError, EngineError, FileKind, SourceError, StoreError, TargetError};
+use tegula_engine::{
+    DeltaError, EngineError, FileKind, HintError, SourceError, StoreError, TargetError,
+};
 
 /// How a command ended that did what it was to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,6 +156,16 @@ fn engine_hint(error: &EngineError) -> Option<&'static str> {
         EngineError::Qcow2Write(error) => return qcow2_write_hint(error),
         EngineError::NoSnapshots { .. } => {
             "`tegula inspect FILE` shows what a file is, and the snapshots in it"
+        }
+        EngineError::Hint {
+            source: HintError::Read(source),
+            ..
+        } => return system_hint(source.kind()),
+        EngineError::Hint { .. } => {
+            "--changed-format says what it is, if it is not told by its look; without --changed everything is compared"
+        }
+        EngineError::NoBitmaps { .. } => {
+            "`tegula inspect FILE` shows what a file is, and the bitmaps in it"
         }
         EngineError::ParentNeeded { .. } => {
             "put the disk it lies over first, then this one with `--parent` and the name you gave that image"

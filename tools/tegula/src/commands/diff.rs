@@ -13,6 +13,9 @@ const EXAMPLES: &str = "\
 Examples:
   tegula diff debian-12 web-1
   tegula diff debian-12 web-1 --json | jq .changed_bytes
+  tegula diff debian-12 web-1 --json > changed.json
+
+The list that --json prints can be given to `tegula put --changed` in any store that has BASE.
 
 No data is read: the cost follows the change, not the size. Extents are whole blocks, cut at the end
 of IMAGE. `zero` means that IMAGE has zeros where BASE has data. What IMAGE has past the end of BASE
@@ -35,6 +38,8 @@ pub(crate) struct Diff {
 struct Changes {
     base: String,
     image: String,
+    base_digest: String,
+    digest: String,
     base_size: u64,
     size: u64,
     block_size: u32,
@@ -94,6 +99,8 @@ impl Diff {
         context.output.print(&Changes {
             base: self.base.to_string(),
             image: self.image.to_string(),
+            base_digest: diff.base_digest.to_string(),
+            digest: diff.digest.to_string(),
             base_size: diff.base_size,
             size: diff.size,
             block_size: engine.store().config().block_size.bytes(),

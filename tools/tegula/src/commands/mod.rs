@@ -1,5 +1,6 @@
 //! The commands, a file each: its arguments, its report, and what it does.
 
+mod changed;
 pub(crate) mod clone;
 pub(crate) mod coalesce;
 pub(crate) mod completions;

@@ -1,5 +1,6 @@
 //! `tegula put`: puts an image into the store.
 
+use super::changed::{ChangedOptions, HintFields};
 use super::show::Costs;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
@@ -30,9 +31,21 @@ Examples:
   tegula put web-2-monday web-2.qcow2 --snapshot monday
   zstdcat backup.raw.zst | tegula put backup -
   tegula put nightly disk.raw --parent nightly --replace
+  tegula put tue disk.raw --parent mon --changed changed.json
+  thin_delta --snap1 1 --snap2 2 meta | tegula put tue /dev/vg/tue --parent mon \\
+      --changed /dev/stdin --base-digest \"$(tegula show mon --json | jq -r .digest)\"
+  tegula put tue disk.qcow2 --parent mon --changed-bitmap daily --base-digest DIGEST
 
 A qcow2 file is read by itself: the name of its backing file is shown, never opened. What an overlay does
 not hold is taken from the image given as --parent.
+
+With --changed only what FILE says was changed is read; the rest is the parent's. FILE is a list of extents
+(as `tegula diff --json` or `nbdinfo --map --json` print it), a map of an overlay (`qemu-img map
+--output=json`), the XML of `thin_delta`, or the JSON of `rbd diff`. It has to name the parent by digest as
+what it was made against, or --base-digest says it, and has to fit the disk. If not, everything is compared,
+and a note says why. The result is then the same as without --changed. What nothing here can see is a list
+that fits and leaves out a change: --sample N compares N of the blocks that it has unchanged, which misses a
+wrong share p of them with probability (1 - p)^N; --paranoid compares all and tells what was missed.
 
 The image is there, durable, once the command ends well; otherwise nothing is changed.";
 
@@ -63,6 +76,9 @@ pub(crate) struct Put {
     /// Put the disk as it was at a snapshot inside a qcow2 file, named by its id or name
     #[arg(long, value_name = "SNAPSHOT")]
     snapshot: Option<String>,
+
+    #[command(flatten)]
+    changed: ChangedOptions,
 }
 
 /// What a put did.
@@ -83,6 +99,8 @@ struct Stored {
     stored_again_chunks: u64,
     /// How the source held the disk.
     format: String,
+    /// What became of the hint, if there was one.
+    hint: Option<HintFields>,
     seconds: f64,
 }
 
@@ -101,6 +119,7 @@ impl Stored {
             recovered_chunks: report.recovered_chunks,
             stored_again_chunks: report.stored_again_chunks,
             format: put.format.to_string(),
+            hint: report.hint.as_ref().map(HintFields::from),
             seconds: time.as_secs_f64(),
         }
     }
@@ -141,6 +160,9 @@ impl Report for Stored {
             "  zero",
             units::count(self.image.zero_blocks, "block", "blocks"),
         );
+        if let Some(hint) = &self.hint {
+            table.pair("  hint", hint.text(verbose));
+        }
         if self.recovered_chunks > 0 {
             let recovered = units::count(self.recovered_chunks, "chunk", "chunks");
             table.pair("  kept", format!("{recovered} of an interrupted put"));
@@ -166,6 +188,7 @@ impl Put {
         if from_input {
             self.check_input()?;
         }
+        let changed = self.changed.changed();
         let engine = context.open()?;
         let progress = Progress::begin(context.output, "put");
         let task = Task {
@@ -179,20 +202,29 @@ impl Put {
                 report,
                 format: DiskFormat::Raw,
             }),
-            false => engine.put_file(
-                PutFile {
+            false => {
+                let file = PutFile {
                     name: self.name.clone(),
                     path: &self.source,
                     parent: self.parent.clone(),
                     replace: self.replace,
                     format: self.format.named(),
                     snapshot: self.snapshot.as_deref(),
-                },
-                task,
-            ),
+                };
+                match changed {
+                    None => engine.put_file(file, task),
+                    Some(changed) => engine.put_file_changed(file, changed, task),
+                }
+            }
         }?;
         drop(progress);
         let time = clock.elapsed().saturating_sub(start);
+        let hint = put.report.hint.as_ref();
+        if let Some(reason) = hint.and_then(|hint| hint.reason.as_ref()) {
+            context.output.remark(&format!(
+                "the hint of what was changed was not used: {reason}"
+            ));
+        }
         // The image is there whatever comes of this: somebody may have taken it away already.
         let info = context
             .output
@@ -208,6 +240,9 @@ impl Put {
         let message = match (self.format, &self.snapshot) {
             (SourceFormat::Qcow2, _) => "qcow2 is read from a file, not from standard input",
             (_, Some(_)) => "--snapshot is for a qcow2 file, not for standard input",
+            _ if self.changed.changed().is_some() => {
+                "standard input has to be read to its end: a hint of what was changed is for a file or device"
+            }
             _ => return Ok(()),
         };
         Err(usage::error(ErrorKind::ArgumentConflict, message))

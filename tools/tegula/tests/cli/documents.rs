@@ -12,6 +12,7 @@ enum Is {
     Number,
     Flag,
     List,
+    ObjectOrNull,
 }
 
 #[track_caller]
@@ -29,6 +30,7 @@ fn check(document: &Value, fields: &[(&str, Is)]) {
             Is::Number => value.is_f64(),
             Is::Flag => value.is_boolean(),
             Is::List => value.is_array(),
+            Is::ObjectOrNull => value.is_object() || value.is_null(),
         };
         assert!(fits, "{key} is {value}, not {is:?}");
     }
@@ -92,6 +94,7 @@ fn init_put_show_and_ls_have_their_keys() {
         ("recovered_chunks", Is::Count),
         ("stored_again_chunks", Is::Count),
         ("format", Is::Text),
+        ("hint", Is::ObjectOrNull),
         ("seconds", Is::Number),
     ];
     let base = world.json(["put", "base", &disk]);
@@ -178,6 +181,8 @@ fn get_rename_rm_coalesce_flatten_clone_and_diff_have_their_keys() {
         &[
             ("base", Is::Text),
             ("image", Is::Text),
+            ("base_digest", Is::Text),
+            ("digest", Is::Text),
             ("base_size", Is::Count),
             ("size", Is::Count),
             ("block_size", Is::Count),

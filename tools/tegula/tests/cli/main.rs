@@ -17,6 +17,7 @@ mod demo;
 mod destinations;
 mod documents;
 mod formats;
+mod hints;
 mod images;
 mod interruption;
 mod killed;

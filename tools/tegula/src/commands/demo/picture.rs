@@ -179,7 +179,10 @@ mod tests {
             kind,
         };
         // In ASCII a cell is 10 bytes.
+        let digest = tegula_engine::ImageDigest::from_bytes([0; 32]);
         let diff = Diff {
+            base_digest: digest,
+            digest,
             base_size: 0,
             size: (COLUMNS * LINES) as u64 * 10,
             extents: vec![
