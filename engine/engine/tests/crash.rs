@@ -14,8 +14,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tegula_engine::{
-    BlockSize, CollectOptions, Depth, Destination, Engine, EngineError, Environment, ImageName,
-    InitOptions, OptimizeOptions, PutRequest, Source, Store, StoreError, Task, Workers,
+    BlockSize, CollectOptions, DeltaDestination, DeltaRequest, DeltaSource, Depth, Destination,
+    Engine, EngineError, Environment, ImageName, InitOptions, OptimizeOptions, PutRequest,
+    Recompress, Source, Store, StoreError, Task, Workers,
 };
 use tegula_io::sim::{Fault, Repeat, SimDisk};
 use tegula_io::{SeededRandom, SystemClock};
@@ -152,6 +153,26 @@ fn optimize(engine: &Engine) -> Result<(), EngineError> {
         ..OptimizeOptions::default()
     };
     engine.optimize(&options, Task::unattended()).map(drop)
+}
+
+/// Makes the stream that turns the parent into the child, and applies it: to make a twin of the child.
+fn apply_delta(engine: &Engine) -> Result<(), EngineError> {
+    let (base, target) = (name("parent"), name("child"));
+    let mut stream = Vec::new();
+    let to = DeltaDestination::Stream(&mut stream);
+    engine.create_delta(
+        Some(&base),
+        &target,
+        Recompress::default(),
+        to,
+        Task::unattended(),
+    )?;
+    let request = DeltaRequest {
+        source: DeltaSource::Stream(&mut &stream[..]),
+        name: name("twin"),
+        replace: false,
+    };
+    engine.apply_delta(request, Task::unattended()).map(drop)
 }
 
 fn is_put(scenario: &str) -> bool {
@@ -317,6 +338,7 @@ fn scenarios() -> Vec<Scenario> {
             &resembling,
             &resembling_three,
         ),
+        scenario("delta applied", with_two, apply_delta, &two, &twin),
         scenario(
             "collect and compact",
             with_garbage,

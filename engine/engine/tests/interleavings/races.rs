@@ -334,6 +334,26 @@ fn a_delta_is_applied_to_a_base_that_is_removed_and_collected() {
 }
 
 #[test]
+fn chunks_are_stored_again_over_others_while_these_go() {
+    explore("optimize × put × remove × collect", COUNT, || {
+        let world = World::new(|first| {
+            first.put("a", &[101, 201]).unwrap();
+            first.put("b", &[102, 202, 3]).unwrap();
+            first.put("c", &[103, 3]).unwrap();
+        });
+        let optimized = world.begin(Process::optimize_if_free);
+        let put = world.begin(|p| p.put_child("d", &[104, 202, 203], "b"));
+        let removed = world.begin(|p| p.rm("a").and_then(|()| p.rm("c")));
+        let collected = world.begin(|p| p.gc_if_free().and_then(|()| p.gc_if_free()));
+        optimized.end().unwrap();
+        put.end().unwrap();
+        removed.end().unwrap();
+        collected.end().unwrap();
+        world.holds(&model([("b", &[102, 202, 3]), ("d", &[104, 202, 203])]));
+    });
+}
+
+#[test]
 fn of_two_collections_one_at_a_time_collects() {
     explore("collect × collect × put × remove", COUNT, || {
         let world = World::new(|first| {
