@@ -2,6 +2,7 @@
 
 use crate::measure::Measured;
 use crate::peers::PEERS;
+use crate::steps::tree_bytes;
 use anyhow::Context;
 use serde::Serialize;
 use std::fs;
@@ -104,8 +105,8 @@ impl Plan {
     fn store(&self, name: &str, level: i32) -> anyhow::Result<PathBuf> {
         let path = self.fresh(name)?;
         step(
-            &["init", text(&path), &format!("--level={level}")]
-                .map(|word| word.trim_start_matches("--level=")),
+            // Plain: the limits are those of plain frames; what frames with bases cost is a row of its own.
+            &["init", text(&path), &level.to_string(), "--plain"],
         )?;
         Ok(path)
     }
@@ -309,38 +310,95 @@ impl Plan {
         Ok(())
     }
 
-    /// What the whole series takes on disk.
+    /// Makes a store of the whole series, each version as a child of the one before.
+    fn filled(
+        &self,
+        name: &str,
+        level: i32,
+        plain: bool,
+        results: &mut Results,
+    ) -> anyhow::Result<(PathBuf, Measured)> {
+        let store = self.fresh(name)?;
+        let level_text = level.to_string();
+        let mut words = vec!["init", text(&store), &level_text];
+        words.extend(plain.then_some("--plain"));
+        step(&words)?;
+        let mut parent: Option<&str> = None;
+        let mut sum = Measured::default();
+        for version in VERSIONS {
+            let image = self.image(version);
+            let mut words = vec!["put", text(&store), version, text(&image)];
+            words.extend(parent.filter(|_| version != "other"));
+            let measured = step(&words)?;
+            sum.cpu_s += measured.cpu_s;
+            sum.wall_s += measured.wall_s;
+            sum.peak_mib = sum.peak_mib.max(measured.peak_mib);
+            let kind = if plain { "plain" } else { "frames" };
+            results
+                .steps
+                .push((format!("series {version}, zstd {level}, {kind}"), measured));
+            parent = Some(version);
+        }
+        Ok((store, sum))
+    }
+
+    /// What the whole series takes on disk, all files of the store counted, and what its deltas take on the wire.
     fn series(&self, results: &mut Results) -> anyhow::Result<()> {
-        for level in [1, 3] {
-            let store = self.store("series", level)?;
-            let mut parent: Option<&str> = None;
-            let (mut stored, mut cpu, mut peak) = (0.0, 0.0, 0.0f64);
-            for version in VERSIONS {
-                let image = self.image(version);
-                let mut words = vec!["put", text(&store), version, text(&image)];
-                words.extend(parent.filter(|_| version != "other"));
-                let measured = step(&words)?;
-                stored += measured.count("stored_new_bytes");
-                cpu += measured.cpu_s;
-                peak = peak.max(measured.peak_mib);
-                results
-                    .steps
-                    .push((format!("series {version}, zstd {level}"), measured));
-                parent = Some(version);
-            }
-            let work = Measured {
-                cpu_s: cpu,
-                peak_mib: peak,
-                ..Measured::default()
-            };
-            let limit = if level == 1 { 615.0 } else { 600.0 };
+        let (plain_1, sum) = self.filled("series-1", 1, true, results)?;
+        let bytes = tree_bytes(&plain_1)?;
+        results.push_megabytes("series stored, zstd 1, plain", bytes, 615.0, &sum);
+        fs::remove_dir_all(plain_1)?;
+        let (plain, plain_sum) = self.filled("series-plain", 3, true, results)?;
+        let bytes = tree_bytes(&plain)?;
+        results.push_megabytes("series stored, zstd 3, plain", bytes, 600.0, &plain_sum);
+        let (framed, framed_sum) = self.filled("series-framed", 3, false, results)?;
+        let bytes = tree_bytes(&framed)?;
+        let ingested = "series stored right after ingest, zstd 3";
+        results.push_megabytes(ingested, bytes, 500.0, &framed_sum);
+        results.push_below(
+            "CPU of the series' puts, times that of plain ones",
+            framed_sum.cpu_s / plain_sum.cpu_s,
+            2.2,
+            &framed_sum,
+        );
+        for (base, image, limit) in [("v3", "v4", 1.15), ("v2", "v3", 112.0)] {
+            let delta = step(&["delta", text(&framed), base, image])?;
             results.push_below(
-                &format!("series stored, zstd {level}, MB (plain frames)"),
-                stored / 1e6,
+                &format!("delta from {base} to {image}, MB"),
+                delta.count("bytes") / 1e6,
                 limit,
-                &work,
+                &delta,
+            );
+            results.steps.push((format!("delta {base} {image}"), delta));
+        }
+        let optimized = step(&["optimize", text(&framed)])?;
+        results.push_below(
+            "series stored after optimize, MB",
+            optimized.count("store_bytes") / 1e6,
+            430.0,
+            &optimized,
+        );
+        let out = self.scratch.join("restored.raw");
+        let (before, after) = self.best(
+            || step(&["get", text(&plain), "v6", text(&out)]),
+            || step(&["get", text(&framed), "v6", text(&out)]),
+        )?;
+        for (what, value) in [
+            ("wall", before.wall_s / after.wall_s),
+            ("CPU", before.cpu_s / after.cpu_s),
+        ] {
+            results.push_above(
+                &format!("restore v6 after optimize, share of the plain store's speed ({what})"),
+                value,
+                0.8,
+                &after,
             );
         }
+        results.steps.extend([
+            ("optimize".to_owned(), optimized),
+            ("get v6, plain".to_owned(), before),
+            ("get v6, optimized".to_owned(), after),
+        ]);
         Ok(())
     }
 
@@ -472,6 +530,11 @@ impl Results {
 
     fn push_cpu(&mut self, operation: &str, work: &Measured, target: f64) {
         self.push_below(operation, work.cpu_s, target, work);
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "figures for people")]
+    fn push_megabytes(&mut self, operation: &str, bytes: u64, limit: f64, work: &Measured) {
+        self.push_below(&format!("{operation}, MB"), bytes as f64 / 1e6, limit, work);
     }
 
     fn push_below(&mut self, operation: &str, value: f64, target: f64, work: &Measured) {

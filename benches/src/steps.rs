@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tegula_engine::disk_formats::DiskFormat;
 use tegula_engine::{
-    BackendPreference, CollectOptions, Depth, Destination, Engine, ImageName, InitOptions, PutFile,
-    Task,
+    BackendPreference, CollectOptions, DeltaDestination, Depth, Destination, Engine, ImageName,
+    InitOptions, OptimizeOptions, PutFile, Recompress, Task,
 };
 use tegula_format::{BlockSize, ChunkId};
 use tegula_io::RawSource;
@@ -38,7 +38,21 @@ pub(crate) enum Step {
     /// Collections one after the other, until the input ends.
     Collect { store: PathBuf },
     /// A new store.
-    Init { store: PathBuf, level: i32 },
+    Init {
+        store: PathBuf,
+        level: i32,
+        /// Without prefix frames.
+        #[arg(long)]
+        plain: bool,
+    },
+    /// A store recompressed.
+    Optimize { store: PathBuf },
+    /// What the delta stream from one image to another has in bytes.
+    Delta {
+        store: PathBuf,
+        base: String,
+        image: String,
+    },
     /// An image put.
     Put {
         store: PathBuf,
@@ -82,9 +96,14 @@ impl Step {
             Self::Memcpy => memcpy_limit(),
             Self::Write { to } => write_limit(&to),
             Self::Collect { store } => collect_until_end_of_input(&store),
-            Self::Init { store, level } => {
+            Self::Init {
+                store,
+                level,
+                plain,
+            } => {
                 let options = InitOptions {
                     zstd_level: level,
+                    prefix_frames: !plain,
                     ..InitOptions::default()
                 };
                 Ok(measure(|| Ok(Engine::init(&store, BackendPreference::Auto, options)?))?.1)
@@ -96,6 +115,8 @@ impl Step {
                 parent,
                 io,
             } => put(&store, &name, &image, parent.as_deref(), &io),
+            Self::Optimize { store } => optimize(&store),
+            Self::Delta { store, base, image } => delta(&store, &base, &image),
             Self::Get {
                 store,
                 name,
@@ -316,6 +337,57 @@ fn get(store: &Path, image: &str, to: &Path, io: &str) -> anyhow::Result<Measure
     })?;
     fs::remove_file(to)?;
     Ok(measured.with("bytes", report.written_bytes))
+}
+
+fn optimize(store: &Path) -> anyhow::Result<Measured> {
+    let (_, measured) = measure(|| {
+        let (engine, _) = Engine::open(store, BackendPreference::Auto)?;
+        Ok(engine.optimize(&OptimizeOptions::default(), Task::unattended())?)
+    })?;
+    Ok(measured.with("store_bytes", tree_bytes(store)?))
+}
+
+fn delta(store: &Path, base: &str, image: &str) -> anyhow::Result<Measured> {
+    let (base, image) = (name(base)?, name(image)?);
+    let mut counted = Counted(0);
+    let (_, measured) = measure(|| {
+        let (engine, _) = Engine::open(store, BackendPreference::Auto)?;
+        Ok(engine.create_delta(
+            Some(&base),
+            &image,
+            Recompress::SameBlock,
+            DeltaDestination::Stream(&mut counted),
+            Task::unattended(),
+        )?)
+    })?;
+    Ok(measured.with("bytes", counted.0))
+}
+
+/// Counts what is written to it.
+struct Counted(u64);
+
+impl Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Returns the bytes of all files below a directory.
+pub(crate) fn tree_bytes(directory: &Path) -> anyhow::Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        bytes += match entry.file_type()?.is_dir() {
+            true => tree_bytes(&entry.path())?,
+            false => entry.metadata()?.len(),
+        };
+    }
+    Ok(bytes)
 }
 
 fn stream(store: &Path, image: &str) -> anyhow::Result<Measured> {
