@@ -4,6 +4,7 @@
 //! Each step runs in a process of its own, so that CPU time and peak memory are its alone. Wall times on a shared
 //! machine are noise; the ratios are between steps that ran one after the other, repeated, and the best of each counts.
 
+mod chain;
 mod engine;
 mod measure;
 mod peers;
@@ -44,6 +45,25 @@ enum Command {
         #[arg(long)]
         no_peers: bool,
     },
+    /// A large image under a long chain of children: open, diff, clone, delete, coalesce, flatten.
+    Scale {
+        /// Where to put the store: on a real file system, with room for 32 bytes a block and 25 times that for a
+        /// thousand children. It is used again if it is there.
+        #[arg(long, default_value = "target/bench")]
+        scratch: PathBuf,
+        /// Blocks of the image, of 64 KiB each: a tebibyte of them if not said.
+        #[arg(long, default_value_t = 16 << 20)]
+        blocks: u64,
+        /// Children in the chain.
+        #[arg(long, default_value_t = 1000)]
+        children: u64,
+        /// Repetitions of each timed step; the best counts.
+        #[arg(long, default_value_t = 5)]
+        rounds: u32,
+        /// Also write the results to this file as JSON.
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
     /// One step in this process; prints its measurements as JSON. Used by the other commands.
     #[command(hide = true)]
     Step {
@@ -68,6 +88,19 @@ fn main() -> anyhow::Result<()> {
             json,
             scale_chunks,
             peers: !no_peers,
+        }),
+        Command::Scale {
+            scratch,
+            blocks,
+            children,
+            rounds,
+            json,
+        } => chain::run(&chain::Plan {
+            scratch,
+            blocks,
+            children,
+            rounds,
+            json,
         }),
         Command::Step { step } => {
             let measured = step.run()?;

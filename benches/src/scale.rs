@@ -161,51 +161,59 @@ pub(crate) fn layers(store: &Path, blocks: u64, children: u64) -> anyhow::Result
     Ok(measured)
 }
 
-fn name(n: u64) -> anyhow::Result<ImageName> {
+pub(crate) fn name(n: u64) -> anyhow::Result<ImageName> {
     Ok(ImageName::parse(&format!("image-{n:04}"))?)
 }
 
 fn make_layers(engine: &Engine, blocks: u64, children: u64) -> anyhow::Result<()> {
-    let virtual_size = blocks << BlockSize::DEFAULT.log2();
-    for child in 0..=children {
-        let session: Session = engine.store().begin()?;
-        let ingest = Ingest::begin(&session)?;
-        let mut ids = ingest.id_table();
-        let mut data = BlockSet::new();
-        let base = match child {
-            0 => {
-                data.insert_range(0..blocks);
-                (0..blocks).try_for_each(|n| ids.push(&id(n)))?;
-                None
-            }
-            _ => {
-                let count = blocks / 100;
-                data = (0..count)
-                    .map(|n| {
-                        Ok(BlockIndex::new(u32::try_from(
-                            (n * 101 + child * 7919 + n * n * 31) % blocks,
-                        )?))
-                    })
-                    .collect::<anyhow::Result<_>>()?;
-                (0..data.len()).try_for_each(|n| ids.push(&id(n + (child << 32))))?;
-                let parent = session.image(&name(child - 1)?)?;
-                Some(LayerStack::open(&session, &parent.layer)?)
-            }
-        };
-        let image = NewImage {
-            name: name(child)?,
-            replace: false,
-            virtual_size,
-            parent: None,
-            base: base.as_ref(),
-            data,
-            zero: BlockSet::new(),
-        };
-        ingest
-            .finish(image, ids)
-            .context("publishing a synthetic image")?;
-    }
+    (0..=children).try_for_each(|child| make_child(engine, blocks, child))
+}
+
+/// Publishes image number `child` of a chain: the first one sets all its blocks, each other a hundredth of them, at
+/// random, over the one before.
+pub(crate) fn make_child(engine: &Engine, blocks: u64, child: u64) -> anyhow::Result<()> {
+    let session: Session = engine.store().begin()?;
+    let ingest = Ingest::begin(&session)?;
+    let mut ids = ingest.id_table();
+    let mut data = BlockSet::new();
+    let base = match child {
+        0 => {
+            data.insert_range(0..blocks);
+            (0..blocks).try_for_each(|n| ids.push(&id(n)))?;
+            None
+        }
+        _ => {
+            let mut state = child;
+            data = (0..blocks / 100)
+                .map(|_| Ok(BlockIndex::new(u32::try_from(random(&mut state) % blocks)?)))
+                .collect::<anyhow::Result<_>>()?;
+            (0..data.len()).try_for_each(|n| ids.push(&id(n + (child << 32))))?;
+            let parent = session.image(&name(child - 1)?)?;
+            Some(LayerStack::open(&session, &parent.layer)?)
+        }
+    };
+    let image = NewImage {
+        name: name(child)?,
+        replace: false,
+        virtual_size: blocks << BlockSize::DEFAULT.log2(),
+        parent: None,
+        base: base.as_ref(),
+        data,
+        zero: BlockSet::new(),
+    };
+    ingest
+        .finish(image, ids)
+        .context("publishing a synthetic image")?;
     Ok(())
+}
+
+/// SplitMix64: the same numbers for the same seed.
+fn random(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut mixed = *state;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 /// Measures marking everything that images need, by a collection that only tells.
