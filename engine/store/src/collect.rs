@@ -506,10 +506,12 @@ fn read_back(store: &Store, plan: &Plan, moved: &[ChunkId]) -> Result<(), StoreE
     let session = store.begin()?;
     let old: HashSet<_> = plan.segments().map(|(number, _)| number).collect();
     let index = session.index()?;
+    // Where it will be counted on: a record that is garbage may stand on what is gone.
+    let staying = Chooser::among(&session, index, |row| {
+        index.is_usable(row.place) && !old.contains(&row.place.segment)
+    });
     for id in moved {
-        let row = index
-            .places(id)
-            .find(|row| !old.contains(&row.place.segment));
+        let row = staying.choose(id)?;
         session.read_chunk_at(&row.ok_or(StoreError::ChunkMissing { id: *id })?)?;
     }
     Ok(())

@@ -158,18 +158,32 @@ const TRIED_MAX: usize = 4;
 
 /// Removes the runs that are damaged.
 pub(crate) fn remove_damaged(environment: &Environment) -> Result<(), StoreError> {
+    for (path, _) in damaged(environment)? {
+        files::remove_if_present(environment, &path)?;
+    }
+    Ok(())
+}
+
+/// Checks every run, and returns those that cannot be used, and why.
+pub(crate) fn damaged(
+    environment: &Environment,
+) -> Result<Vec<(StorePath, StoreError)>, StoreError> {
+    let mut damaged = Vec::new();
     for entry in files::list(environment, paths::INDEX)? {
         if !paths::is_sketch_run(&entry.name) {
             continue;
         }
         let path = paths::directory(paths::INDEX).join(&entry.name);
-        match Mapping::open(environment, path.clone()) {
-            Ok(mapping) if mapping.run().verify().is_ok() => {}
-            Err(error) if !error.is_unreadable() => return Err(error),
-            _ => drop(files::remove_if_present(environment, &path)?),
+        let verify = |mapping: Mapping| mapping.run().verify().map_err(StoreError::corrupt(&path));
+        match Mapping::open(environment, path.clone()).and_then(verify) {
+            Ok(()) => {}
+            // Merged away since it was listed.
+            Err(error) if error.is_not_found() => {}
+            Err(error) if error.is_unreadable() => damaged.push((path, error)),
+            Err(error) => return Err(error),
         }
     }
-    Ok(())
+    Ok(damaged)
 }
 
 /// Merges the runs if there are many, leaving out what the index does not know any more. Does nothing if somebody else

@@ -5,7 +5,7 @@ mod images;
 mod runs;
 
 use crate::segment::{SegmentTable, list_sealed};
-use crate::{LiveSet, Session, StoreError, parallel, paths};
+use crate::{LiveSet, Session, StoreError, parallel, paths, sketches};
 use runs::RunCheck;
 use std::collections::{HashMap, HashSet};
 use std::error::Error;
@@ -106,6 +106,13 @@ impl Session {
                     false => self.tables()?,
                 };
                 self.verify_places(&needed, trusted, &mut result)?;
+                for (path, error) in sketches::damaged(self.environment())? {
+                    result.damage.index = true;
+                    result.findings.push(Finding {
+                        derived: true,
+                        ..finding(&path, &error)
+                    });
+                }
                 result.foreign_files = self.foreign_files()?;
             }
             _ => {

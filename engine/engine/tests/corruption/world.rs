@@ -9,11 +9,11 @@ use tegula_engine::{
     Store, StoreError, Task, Workers,
 };
 use tegula_format::{
-    ChunkId, GcState, LayerId, SEGMENT_DATA_START, SEGMENT_TRAILER_BYTES, SegmentHeader,
-    SegmentTrailer, TocRow,
+    BlockIndex, BlockSet, ChunkId, GcState, LayerId, SEGMENT_DATA_START, SEGMENT_TRAILER_BYTES,
+    SegmentHeader, SegmentTrailer, TocRow,
 };
 use tegula_io::{Buffer, Clock, MemoryStorage, SeededRandom, Storage, StorePath};
-use tegula_store::LayerStack;
+use tegula_store::{Ingest, LayerStack, NewImage};
 
 pub(crate) const BLOCK: usize = 4096;
 
@@ -139,6 +139,8 @@ fn disk(blocks: &[Kind], cut: usize) -> Vec<u8> {
 #[derive(Debug)]
 pub(crate) struct SegmentMap {
     pub(crate) rows: Vec<TocRow>,
+    /// What the chunk of each row stands on.
+    bases: Vec<Vec<ChunkId>>,
 }
 
 /// The store, what it holds, and what it held before.
@@ -161,7 +163,8 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// A store after: put, put, remove, collect, put of a child, put of an unrelated image, put in its place.
+    /// A store after: put, put, remove, collect, put of a child, put of an unrelated image, put in its place, put of an
+    /// image whose chunks stand on those of the others.
     pub(crate) fn new() -> Self {
         use Kind::{Noise, Pattern, Zero};
         let storage = MemoryStorage::new();
@@ -224,18 +227,31 @@ impl World {
         put("other", &before, None, false);
         let other = disk(&[Noise(20), Zero, Noise(22), Pattern(5), Noise(23)], 7);
         put("other", &other, None, true);
+        let standing = put_standing(
+            &engine,
+            "standing",
+            &[
+                &[Noise(1)],
+                &[Noise(22), Noise(6)],
+                &[Noise(9)],
+                &[],
+                &[Noise(3)],
+            ],
+        );
+        history.push(files_of(&storage));
         history.push(after_collection);
 
         let files = files_of(&storage);
-        let images: BTreeMap<&'static str, Vec<u8>> =
+        let mut images: BTreeMap<&'static str, Vec<u8>> =
             [("parent", parent), ("child", child), ("other", other)].into();
+        images.insert("standing", standing);
         let layer_users = layer_users(&engine, &files, &images);
-        let chunk_users = chunk_users(&images);
-        let segments = files
+        let segments: BTreeMap<String, SegmentMap> = files
             .iter()
             .filter(|(path, _)| path.starts_with("segments/"))
             .map(|(path, bytes)| (path.clone(), SegmentMap::read(bytes)))
             .collect();
+        let chunk_users = chunk_users(&images, &segments);
         let (older, removed) = past(&history, &files);
         let replaced = ("other", before);
         let world = Self {
@@ -259,7 +275,10 @@ impl World {
             paths.filter(|path| path.starts_with(start)).count()
         };
         assert!(count("segments/") >= 2 && count("index/") >= 2 && count("layers/") >= 4);
-        assert_eq!(count("images/"), 3);
+        assert_eq!(count("images/"), 4);
+        let rows = self.segments.values().flat_map(|segment| &segment.rows);
+        let framed: Vec<u8> = rows.map(|row| row.bases).filter(|n| *n > 0).collect();
+        assert!(framed.contains(&1) && framed.contains(&2), "{framed:?}");
         assert!(
             self.layer_users.values().any(|users| users.len() == 2),
             "a child lies on its parent's layer"
@@ -317,12 +336,14 @@ impl SegmentMap {
             block_size: BlockSize::MIN,
             prefix_frames: true,
         };
-        let rows = trailer.decode_toc(toc, &rules).unwrap().rows().to_vec();
+        let toc = trailer.decode_toc(toc, &rules).unwrap();
+        let rows = toc.rows().to_vec();
+        let bases = rows.iter().map(|row| toc.bases_of(row).to_vec()).collect();
         assert_eq!(
             SegmentHeader::decode(bytes).unwrap().encode().len() as u64,
             SEGMENT_DATA_START
         );
-        Self { rows }
+        Self { rows, bases }
     }
 
     /// Returns the chunk whose record covers a byte.
@@ -343,6 +364,46 @@ pub(crate) fn put(engine: &Engine, image: &str, bytes: &[u8], parent: Option<&st
         replace,
     };
     engine.put(request, Task::unattended()).unwrap();
+}
+
+/// Puts an image of blocks that differ from the first half of the first of these, and the second half of the last, in a
+/// few bytes, and stand on them; one that resembles nothing stands by itself. Returns its bytes.
+fn put_standing(engine: &Engine, image: &str, on: &[&[Kind]]) -> Vec<u8> {
+    let session = engine.store().begin().unwrap();
+    let ingest = Ingest::begin(&session).unwrap();
+    let (mut ids, mut data) = (ingest.id_table(), BlockSet::new());
+    let mut bytes = Vec::new();
+    for (at, kinds) in (0_u8..).zip(on) {
+        let bases: Vec<Vec<u8>> = kinds.iter().map(|kind| block(*kind)).collect();
+        let named: Vec<_> = bases
+            .iter()
+            .map(|base| (ChunkId::of(base), &base[..]))
+            .collect();
+        let own = block(Kind::Noise(70));
+        let first = bases.first().unwrap_or(&own);
+        let last = bases.last().unwrap_or(&own);
+        let mut new = [&first[..BLOCK / 2], &last[BLOCK / 2..]].concat();
+        new[..8].fill(at);
+        let id = ChunkId::of(&new);
+        let chunk = ingest.compress_with_bases(id, &new, &named, 4096);
+        let chunk = chunk.unwrap_or_else(|| ingest.compress(id, &new));
+        assert!(!ingest.has_or_claim(&id));
+        ingest.store(&chunk).unwrap();
+        ids.push(&id).unwrap();
+        data.push(BlockIndex::new(at.into()));
+        bytes.extend_from_slice(&new);
+    }
+    let new = NewImage {
+        name: name(image),
+        replace: false,
+        virtual_size: bytes.len() as u64,
+        parent: None,
+        base: None,
+        data,
+        zero: BlockSet::new(),
+    };
+    ingest.finish(new, ids).unwrap();
+    bytes
 }
 
 fn layer_users(
@@ -373,6 +434,7 @@ fn layer_path(id: LayerId) -> String {
 
 fn chunk_users(
     images: &BTreeMap<&'static str, Vec<u8>>,
+    segments: &BTreeMap<String, SegmentMap>,
 ) -> BTreeMap<ChunkId, BTreeSet<&'static str>> {
     let mut users: BTreeMap<ChunkId, BTreeSet<_>> = BTreeMap::new();
     for (image, bytes) in images {
@@ -381,6 +443,15 @@ fn chunk_users(
             block.resize(BLOCK, 0);
             if block.iter().any(|byte| *byte != 0) {
                 users.entry(ChunkId::of(&block)).or_default().insert(*image);
+            }
+        }
+    }
+    // Who holds what stands on a chunk holds that chunk.
+    for segment in segments.values() {
+        for (row, bases) in segment.rows.iter().zip(&segment.bases) {
+            let above = users.get(&row.id).cloned().unwrap_or_default();
+            for base in bases {
+                users.entry(*base).or_default().extend(&above);
             }
         }
     }

@@ -3,9 +3,7 @@
 //! One image is open at a time. What is kept of it is which blocks are read from which layer, so that a layer's table is
 //! gone through once, however many images lie on it.
 
-use super::{
-    Finding, Verification, blank_finding, chunk_finding, finding, missing_finding, path_of,
-};
+use super::{Finding, Verification, blank_finding, finding, missing_finding, path_of};
 use crate::standing::{Chooser, Needs};
 use crate::{Index, Layer, LayerStack, LiveSet, Session, StoreError, layer, parallel, paths};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -157,9 +155,15 @@ impl Session {
             }
             let lacking = whole.lacking(&id)?;
             for (row, base) in lacking {
-                let finding = chunk_finding(&paths::sealed_segment(row.place.segment), &row);
-                let message = format!("chunk {id} stands on chunk {base}, which is nowhere whole");
-                result.findings.push(Finding { message, ..finding });
+                let (segment, offset) = (row.place.segment, row.offset);
+                let message = format!(
+                    "chunk {id}, in segment {segment} at {offset:#x}, stands on chunk {base}, which is nowhere whole"
+                );
+                // The segment is not at fault.
+                result.findings.push(Finding {
+                    message,
+                    ..missing_finding(&paths::directory(paths::IMAGES), id)
+                });
                 let on_it = result.damage.stood_on.entry(base).or_default();
                 on_it.push(id);
             }

@@ -6,7 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 21] = [
     "init",
     "put",
     "get",
@@ -21,6 +21,7 @@ const COMMANDS: [&str; 20] = [
     "du",
     "verify",
     "gc",
+    "optimize",
     "repair",
     "clone",
     "coalesce",
