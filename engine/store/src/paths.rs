@@ -121,7 +121,7 @@ pub(crate) fn parse_ingest_lock(name: &str) -> Option<IngestId> {
 pub(crate) fn is_name_in(directory: &str, name: &str) -> bool {
     match directory {
         SEGMENTS => parse_segment(name).is_some(),
-        INDEX => name.strip_suffix(".run").is_some_and(is_random),
+        INDEX => is_sketch_run(name) || name.strip_suffix(".run").is_some_and(is_random),
         LAYERS => parse_layer(name).is_some(),
         // Every one of these counts as a record, and as a damaged one if no image has such a name.
         IMAGES => name.ends_with(".image"),
