@@ -109,7 +109,8 @@ impl<'a> Ingest<'a> {
         let id = IngestId::from_bytes(random);
         let alive = session.store().lock(&paths::ingest_lock(&id))?;
         let (shared, writing) = (RwLock::default(), Mutex::default());
-        let frames = session.store().config().prefix_frames;
+        // Who only writes layers compresses nothing.
+        let frames = session.store().config().prefix_frames && index.is_some();
         let similar = frames.then(|| Similar::new(session)).transpose()?;
         Ok(Self {
             session,
