@@ -187,6 +187,19 @@ fn without_sketch_runs_or_with_damaged_ones_images_are_stored_all_the_same() {
         }
         let report = world.put("edited", &edited(&base, 3));
         assert_eq!(report.framed_chunks, 0, "{damage}");
+        let verified = world
+            .engine
+            .verify(Depth::Full, &[], Task::unattended())
+            .unwrap();
+        let found: Vec<_> = verified.findings.iter().map(|f| f.derived).collect();
+        let expected = if damage == "removed" {
+            vec![]
+        } else {
+            vec![true]
+        };
+        assert_eq!(found, expected, "{damage}");
+        // What is derived and damaged is done without: repair takes it away.
+        world.engine.repair(None, Task::unattended()).unwrap();
         world.check();
     }
 }
