@@ -397,8 +397,9 @@ fn four_levels_are_followed_and_a_fifth_is_not() {
         }
         ingest.seal_all().unwrap();
     }
-    let session = store.begin().unwrap();
     for (depth, block) in blocks.iter().enumerate() {
+        // A session of its own: what another read has decoded need not be followed again.
+        let session = store.begin().unwrap();
         assert_eq!(
             read(&session, block).is_ok(),
             depth <= 4,
