@@ -22,12 +22,14 @@ pub(crate) struct ChangedOptions {
     )]
     changed_format: Form,
 
-    /// Read only what this bitmap in a qcow2 file says was changed since the parent
+    /// Read only what this bitmap in a qcow2 file says was changed since the parent; not with --snapshot, since a bitmap is
+    /// about the disk as it is now
     #[arg(
         long,
         value_name = "BITMAP",
         requires = "parent",
-        conflicts_with = "changed"
+        conflicts_with = "changed",
+        conflicts_with = "snapshot"
     )]
     changed_bitmap: Option<String>,
 
