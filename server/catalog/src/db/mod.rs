@@ -1,0 +1,170 @@
+//! The database behind the catalog: one trait, two implementations (SQLite and PostgreSQL), one suite that both pass.
+//!
+//! Every call is one transaction, durable when it returns. What two callers do at the same time is settled by
+//! compare-and-set: an image is saved over the [`Image::version`] that was loaded, or not at all.
+
+use std::fmt;
+use tegula_domain::query::ImageQuery;
+use tegula_domain::{Image, ImageId, ImageStatus, Member, MemberStatus, Timestamp};
+
+/// Why the database did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    /// The id is, or once was, an image's.
+    #[error("the id {0} is taken")]
+    IdTaken(ImageId),
+    /// Somebody else saved or deleted the image in the meantime: load it again and decide anew.
+    #[error("image {0} was changed by somebody else")]
+    Stale(ImageId),
+    /// There is no such image, or it was deleted.
+    #[error("there is no image {0}")]
+    NoImage(ImageId),
+    /// The project is a member of the image already.
+    #[error("project {project} is a member of image {image} already")]
+    MemberTaken {
+        /// The image.
+        image: ImageId,
+        /// The project.
+        project: String,
+    },
+    /// The project is no member of the image.
+    #[error("project {project} is no member of image {image}")]
+    NoMember {
+        /// The image.
+        image: ImageId,
+        /// The project.
+        project: String,
+    },
+    /// The marker of a listing is no image, or none that the caller could have been shown.
+    #[error("no image {0} to continue a listing after")]
+    NoMarker(ImageId),
+    /// A limit would be passed; the transaction did nothing.
+    #[error("the limit of {limit} {what} is reached")]
+    Limit {
+        /// Of what.
+        what: &'static str,
+        /// How many there may be.
+        limit: u64,
+    },
+    /// The database is of another version, or is not ours.
+    #[error("{0}")]
+    Schema(String),
+    /// What the database holds is not what we wrote.
+    #[error("the database holds {found} where {expected} was expected, in {place}")]
+    Damaged {
+        /// Table, row and column.
+        place: String,
+        /// What is there.
+        found: String,
+        /// What should be.
+        expected: &'static str,
+    },
+    /// The database cannot be reached, or refused.
+    #[error("the database failed")]
+    Database(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What one project's images amount to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ProjectUsage {
+    /// Images that are not deleted.
+    pub images: u64,
+    /// The sum of their sizes, counted once for each location.
+    pub bytes: u64,
+    /// Images whose bytes are arriving (saving, uploading, importing).
+    pub uploading: u64,
+}
+
+/// What keeps the catalog. Methods block; each is one transaction.
+pub trait Catalog: fmt::Debug + Send + Sync {
+    /// Adds an image with its tags, properties and locations. The id must never have been used.
+    ///
+    /// # Errors
+    /// [`CatalogError::IdTaken`].
+    fn insert(&self, image: &Image) -> Result<(), CatalogError>;
+
+    /// The image of that id, whole; none if there is none or it is deleted. Ids are compared as they are written.
+    ///
+    /// # Errors
+    /// Those of the database.
+    fn image(&self, id: &ImageId) -> Result<Option<Image>, CatalogError>;
+
+    /// Saves the image, tags, properties and locations included, if it still is of the version given by [`Image::version`];
+    /// the saved one has the next version, which is returned. An image whose status is deleted disappears from every other
+    /// call, and its id stays taken.
+    ///
+    /// # Errors
+    /// [`CatalogError::Stale`] if it was saved or deleted since.
+    fn save(&self, image: &Image) -> Result<u64, CatalogError>;
+
+    /// One page of images.
+    ///
+    /// # Errors
+    /// [`CatalogError::NoMarker`] if the marker is no image that this caller could have listed with some query.
+    fn list(&self, query: &ImageQuery) -> Result<Vec<Image>, CatalogError>;
+
+    /// Images in one of these states, oldest first: for a start after a crash and for work in the background.
+    ///
+    /// # Errors
+    /// Those of the database.
+    fn in_status(&self, statuses: &[ImageStatus]) -> Result<Vec<Image>, CatalogError>;
+
+    /// The ids of all images that are not deleted.
+    ///
+    /// # Errors
+    /// Those of the database.
+    fn ids(&self) -> Result<Vec<ImageId>, CatalogError>;
+
+    /// The projects the image is shared with, oldest first.
+    ///
+    /// # Errors
+    /// Those of the database.
+    fn members(&self, image: &ImageId) -> Result<Vec<Member>, CatalogError>;
+
+    /// That project's membership, if it is a member.
+    ///
+    /// # Errors
+    /// Those of the database.
+    fn member(&self, image: &ImageId, project: &str) -> Result<Option<Member>, CatalogError>;
+
+    /// Shares the image with a project, if it does not have `limit` members already.
+    ///
+    /// # Errors
+    /// [`CatalogError::MemberTaken`], [`CatalogError::Limit`], [`CatalogError::NoImage`].
+    fn insert_member(
+        &self,
+        image: &ImageId,
+        member: &Member,
+        limit: u64,
+    ) -> Result<(), CatalogError>;
+
+    /// Notes what the project says of the image; returns the membership.
+    ///
+    /// # Errors
+    /// [`CatalogError::NoMember`].
+    fn set_member(
+        &self,
+        image: &ImageId,
+        project: &str,
+        status: MemberStatus,
+        now: Timestamp,
+    ) -> Result<Member, CatalogError>;
+
+    /// Ends a membership.
+    ///
+    /// # Errors
+    /// [`CatalogError::NoMember`].
+    fn remove_member(&self, image: &ImageId, project: &str) -> Result<(), CatalogError>;
+
+    /// What the project's images amount to.
+    ///
+    /// # Errors
+    /// Those of the database.
+    fn usage(&self, project: &str) -> Result<ProjectUsage, CatalogError>;
+
+    /// Whether the database answers and its schema is this program's.
+    ///
+    /// # Errors
+    /// [`CatalogError::Schema`], [`CatalogError::Database`].
+    fn check(&self) -> Result<(), CatalogError>;
+}
