@@ -5,3 +5,4 @@
 //! made for it.
 
 pub mod db;
+pub mod service;

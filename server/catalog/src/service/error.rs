@@ -1,0 +1,89 @@
+//! Why a use case did not do what it was asked for.
+
+use super::Right;
+use crate::db::CatalogError;
+use tegula_domain::{ImageId, ImageStatus};
+
+/// Why it was not done; nothing was changed. Each variant is another answer to the caller.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// There is no such image, as far as the caller may know.
+    #[error("there is no image {0}")]
+    NoImage(ImageId),
+    /// The project is no member of the image, as far as the caller may know.
+    #[error("project {project} is no member of image {image}")]
+    NoMember {
+        /// The image.
+        image: ImageId,
+        /// The project.
+        project: String,
+    },
+    /// The image does not have the tag.
+    #[error("image {image} has no tag `{tag}`")]
+    NoTag {
+        /// The image.
+        image: ImageId,
+        /// The tag.
+        tag: String,
+    },
+    /// The policy does not give the caller this right.
+    #[error("the policy's rule {} does not allow it", .0.rule())]
+    Denied(Right),
+    /// A rule that no policy can lift forbids it.
+    #[error("{0}")]
+    Forbidden(String),
+    /// What was asked for makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// It does not fit what is there.
+    #[error("{0}")]
+    Conflict(String),
+    /// The image is in a state in which this cannot be done.
+    #[error("image {image} is {status}: {wanted}")]
+    Status {
+        /// The image.
+        image: ImageId,
+        /// Its state.
+        status: ImageStatus,
+        /// What cannot be done in it.
+        wanted: &'static str,
+    },
+    /// A limit would be passed.
+    #[error("there would be {count} {what}, but the limit is {limit}")]
+    Limit {
+        /// Of what.
+        what: &'static str,
+        /// How many there would be.
+        count: u64,
+        /// How many there may be.
+        limit: u64,
+    },
+    /// Others saved the image again and again while this was tried.
+    #[error("image {0} is being changed by others; try again")]
+    Stale(ImageId),
+    /// The database did not do its part.
+    #[error(transparent)]
+    Catalog(CatalogError),
+}
+
+impl From<CatalogError> for ServiceError {
+    fn from(error: CatalogError) -> Self {
+        match error {
+            CatalogError::NoImage(id) => Self::NoImage(id),
+            CatalogError::Stale(id) => Self::Stale(id),
+            CatalogError::NoMember { image, project } => Self::NoMember { image, project },
+            CatalogError::IdTaken(_) | CatalogError::MemberTaken { .. } => {
+                Self::Conflict(error.to_string())
+            }
+            CatalogError::NoMarker(_) => Self::Invalid(error.to_string()),
+            CatalogError::Limit { what, limit } => Self::Limit {
+                what,
+                count: limit.saturating_add(1),
+                limit,
+            },
+            error @ (CatalogError::Schema(_)
+            | CatalogError::Damaged { .. }
+            | CatalogError::Database(_)) => Self::Catalog(error),
+        }
+    }
+}

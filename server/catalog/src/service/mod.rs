@@ -1,0 +1,128 @@
+//! The use cases of the catalog, one a file: load, see, authorize, ask the domain, save.
+//!
+//! ```text
+//!   id ──see──► Seen ──authorize(right)──► Authorized ──change──► save
+//!        404         403                                   400, 403, 409, 413
+//! ```
+//! What a caller may not know of does not exist for it; what it may know of but not do is forbidden. Nothing is saved but
+//! what an [`Authorized`] allows, and everything is saved by compare-and-set: a use case that lost the race begins anew.
+
+mod actions;
+mod authorize;
+mod create;
+mod delete;
+mod error;
+mod list;
+mod members;
+mod rights;
+mod show;
+mod tags;
+mod update;
+mod view;
+
+pub use authorize::{Authorized, Seen};
+pub use error::ServiceError;
+pub use list::{ListRequest, Page};
+pub use rights::{PropertyOperation, Right, Rules, Target};
+pub use update::{Attribute, Change};
+pub use view::View;
+
+use crate::db::Catalog;
+use std::fmt;
+use std::sync::Arc;
+use tegula_domain::{ImageId, Timestamp};
+use tegula_engine::Clock;
+
+/// How often a use case begins anew because somebody else saved the image in the meantime. Every turn lost is one that
+/// another caller won, so this is how many may be ahead of it.
+const TURNS_MAX: u32 = 64;
+
+/// Makes the ids of new images.
+pub type NewIds = Arc<dyn Fn() -> ImageId + Send + Sync>;
+
+/// How many there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Projects that an image is shared with.
+    pub members: u64,
+    /// Properties of an image, those of the service itself (`os_glance_…`) not counted.
+    pub properties: u64,
+    /// Tags of an image.
+    pub tags: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            members: 128,
+            properties: 128,
+            tags: 128,
+        }
+    }
+}
+
+/// The use cases, and what they work with. Cheap to clone; calls block.
+#[derive(Clone)]
+pub struct Service {
+    catalog: Arc<dyn Catalog>,
+    rules: Arc<dyn Rules>,
+    clock: Arc<dyn Clock>,
+    new_ids: NewIds,
+    limits: Limits,
+}
+
+impl Service {
+    /// The use cases over this database, under these rules and limits.
+    pub fn new(
+        catalog: Arc<dyn Catalog>,
+        rules: Arc<dyn Rules>,
+        clock: Arc<dyn Clock>,
+        new_ids: NewIds,
+        limits: Limits,
+    ) -> Self {
+        Self {
+            catalog,
+            rules,
+            clock,
+            new_ids,
+            limits,
+        }
+    }
+
+    /// The database.
+    pub fn catalog(&self) -> &Arc<dyn Catalog> {
+        &self.catalog
+    }
+
+    /// The rules.
+    pub fn rules(&self) -> &dyn Rules {
+        &*self.rules
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.clock.now_us())
+    }
+
+    /// Does `once`, and does it anew as long as somebody else saved the image first.
+    fn in_turn<T>(
+        &self,
+        mut once: impl FnMut() -> Result<T, ServiceError>,
+    ) -> Result<T, ServiceError> {
+        for _ in 1..TURNS_MAX {
+            match once() {
+                Err(ServiceError::Stale(_)) => {}
+                done => return done,
+            }
+        }
+        once()
+    }
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service")
+            .field("catalog", &self.catalog)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,213 @@
+//! Changes what is known of an image: all the changes of a request, or none.
+
+use super::create::{counted, right_to_show};
+use super::{PropertyOperation, Right, Service, ServiceError, View};
+use std::collections::BTreeSet;
+use tegula_domain::{Caller, Image, ImageId, ImageStatus, Visibility};
+
+/// A value for something that every image has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields of `Image`")]
+pub enum Attribute {
+    Name(Option<String>),
+    Visibility(Visibility),
+    Protected(bool),
+    Hidden(bool),
+    Owner(Option<String>),
+    DiskFormat(Option<String>),
+    ContainerFormat(Option<String>),
+    MinRam(u32),
+    MinDisk(u32),
+    Tags(BTreeSet<String>),
+    Parent(Option<ImageId>),
+}
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Gives something that every image has another value.
+    Set(Attribute),
+    /// Gives the image a property, or gives one that it has another value.
+    Put(String, String),
+    /// Gives the image a property that it does not have.
+    Add(String, String),
+    /// Gives a property that it has another value.
+    Replace(String, String),
+    /// Takes a property away that it has.
+    Remove(String),
+}
+
+impl Service {
+    /// Makes the changes, one after the other, and returns the image as the caller sees it. Without any, nothing is saved.
+    ///
+    /// # Errors
+    /// [`ServiceError::NoImage`], [`ServiceError::Denied`], [`ServiceError::Forbidden`], [`ServiceError::Limit`];
+    /// [`ServiceError::Conflict`] if a property is not there, or is, against what a change supposes.
+    pub fn update(
+        &self,
+        caller: &Caller,
+        id: &ImageId,
+        changes: &[Change],
+    ) -> Result<View, ServiceError> {
+        self.in_turn(|| {
+            let seen = self.see(caller, id)?;
+            if changes.is_empty() {
+                return Ok(self.view(caller, seen.into_image()));
+            }
+            for change in changes {
+                if let Change::Set(Attribute::Visibility(visibility)) = change
+                    && let Some(right) = right_to_show(*visibility)
+                    && !self.allows(caller, &seen, right)
+                {
+                    return Err(ServiceError::Denied(right));
+                }
+            }
+            let authorized = self.authorize(caller, seen, Right::ModifyImage)?;
+            let mut image = authorized.image().clone();
+            for change in changes {
+                self.apply(caller, &mut image, change)?;
+            }
+            self.check_growth(authorized.image(), &image)?;
+            let image = self.save(&authorized, image)?;
+            Ok(self.view(caller, image))
+        })
+    }
+
+    fn apply(
+        &self,
+        caller: &Caller,
+        image: &mut Image,
+        change: &Change,
+    ) -> Result<(), ServiceError> {
+        match change {
+            Change::Set(attribute) => self.set(caller, image, attribute.clone()),
+            Change::Put(name, value) => self.put(caller, image, name, value),
+            Change::Add(name, value) => {
+                if self.readable(caller, image, name) {
+                    return Err(ServiceError::Conflict(format!(
+                        "the image has a property `{name}` already"
+                    )));
+                }
+                self.put(caller, image, name, value)
+            }
+            Change::Replace(name, value) => {
+                self.expect_property(caller, image, name)?;
+                self.check_property(caller, PropertyOperation::Update, name)?;
+                image.properties.insert(name.clone(), value.clone());
+                Ok(())
+            }
+            Change::Remove(name) => {
+                self.expect_property(caller, image, name)?;
+                self.check_property(caller, PropertyOperation::Delete, name)?;
+                image.properties.remove(name);
+                Ok(())
+            }
+        }
+    }
+
+    fn set(
+        &self,
+        caller: &Caller,
+        image: &mut Image,
+        attribute: Attribute,
+    ) -> Result<(), ServiceError> {
+        match attribute {
+            Attribute::Name(name) => image.name = name,
+            Attribute::Visibility(visibility) => image.visibility = visibility,
+            Attribute::Protected(protected) => image.protected = protected,
+            Attribute::Hidden(hidden) => image.hidden = hidden,
+            Attribute::MinRam(mib) => image.min_ram = mib,
+            Attribute::MinDisk(gib) => image.min_disk = gib,
+            Attribute::Tags(tags) => image.tags = tags,
+            Attribute::Owner(owner) => {
+                if !self.is_admin(caller) {
+                    return Err(ServiceError::Forbidden(
+                        "only an administrator gives an image to another project".to_owned(),
+                    ));
+                }
+                image.owner = owner;
+            }
+            Attribute::DiskFormat(format) => {
+                check_formats_are_open(image, "disk_format")?;
+                image.disk_format = format;
+            }
+            Attribute::ContainerFormat(format) => {
+                check_formats_are_open(image, "container_format")?;
+                image.container_format = format;
+            }
+            Attribute::Parent(parent) => {
+                if image.status != ImageStatus::Queued {
+                    return Err(ServiceError::Forbidden(format!(
+                        "os_parent_id can be set while the image is queued; it is {}",
+                        image.status
+                    )));
+                }
+                if let Some(parent) = &parent {
+                    self.check_parent(caller, parent)?;
+                }
+                image.lineage.parent = parent;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a property or changes it. One that the caller cannot see is made, as far as it can tell, so it must be allowed
+    /// to make one; that it is there then also asks for the right to change it.
+    fn put(
+        &self,
+        caller: &Caller,
+        image: &mut Image,
+        name: &str,
+        value: &str,
+    ) -> Result<(), ServiceError> {
+        if !self.readable(caller, image, name) {
+            self.check_property(caller, PropertyOperation::Create, name)?;
+        }
+        if image.properties.contains_key(name) {
+            self.check_property(caller, PropertyOperation::Update, name)?;
+        }
+        image.properties.insert(name.to_owned(), value.to_owned());
+        Ok(())
+    }
+
+    /// Whether the image has the property, as far as the caller may know.
+    fn readable(&self, caller: &Caller, image: &Image, name: &str) -> bool {
+        image.properties.contains_key(name) && self.may_read(caller, name)
+    }
+
+    fn expect_property(
+        &self,
+        caller: &Caller,
+        image: &Image,
+        name: &str,
+    ) -> Result<(), ServiceError> {
+        if self.readable(caller, image, name) {
+            Ok(())
+        } else {
+            Err(ServiceError::Conflict(format!(
+                "the image has no property `{name}`"
+            )))
+        }
+    }
+
+    /// Checks the limits of what grew: an image that has too much since before the limit was lowered can still be changed.
+    fn check_growth(&self, before: &Image, after: &Image) -> Result<(), ServiceError> {
+        let grew = counted(&after.properties) > counted(&before.properties)
+            || after.tags.len() > before.tags.len();
+        if grew {
+            self.check_counts(after)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// The formats say what the bytes are: once there are any, they stay.
+fn check_formats_are_open(image: &Image, which: &str) -> Result<(), ServiceError> {
+    match image.status {
+        ImageStatus::Queued | ImageStatus::Importing => Ok(()),
+        status => Err(ServiceError::Forbidden(format!(
+            "{which} can be set while the image is queued; it is {status}"
+        ))),
+    }
+}
