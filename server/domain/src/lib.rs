@@ -11,6 +11,7 @@ mod id;
 mod image;
 mod location;
 mod member;
+pub mod policy;
 pub mod query;
 mod status;
 mod timestamp;
