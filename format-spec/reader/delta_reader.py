@@ -26,6 +26,7 @@ from tegula_reader import Damage, b3, need, need_field
 TRAILER_BYTES = 60
 SET_BYTES_MAX = 4 + 8192 + 65536 * (4 + 4 + 8192)
 RECORDS_PER_BLOCK_MAX = 64
+RECORDS_BY_NAME = 1
 
 
 @dataclass
@@ -50,7 +51,7 @@ class Delta:
 
 def read_delta(data):
     """Sections 15.2 to 15.5."""
-    body, at = reader.open_envelope(b"TGDELTA\n", data)
+    body, at = reader.open_envelope(b"TGDELTA\n", data, RECORDS_BY_NAME)
     log2 = body.u8()
     base = body.option(lambda: (body.u64(), body.take(32)))
     virtual_size, digest = body.u64(), body.take(32)
@@ -95,13 +96,15 @@ def read_delta(data):
     need(computed == checksum, "Checksum", f"the trailer's checksum is {checksum:#010x}, its bytes give {computed:#010x}")
     need_field(record_bytes == end - at, "record_bytes", record_bytes)
     need_field(count <= RECORDS_PER_BLOCK_MAX * data_blocks, "records", count)
-    records = []
+    records, hashed = [], data[:at]
     while at < end:
         row, payload = reader.read_record(data[:end], at, 1 << log2)
         records.append((row, payload))
+        named = row.id + struct.pack("<I", row.end() - at)
+        hashed += named if body.refuse & RECORDS_BY_NAME else data[at : row.end()]
         at = row.end()
     need_field(count == len(records), "records", count)
-    need(b3(data[: end + 24]) == hash, "Hash", "everything before has another hash")
+    need(b3(hashed + data[end : end + 24]) == hash, "Hash", "everything before has another hash")
     return Delta(log2, base, virtual_size, digest, dict(zip(data_set, ids)), zero, records, record_bytes)
 
 

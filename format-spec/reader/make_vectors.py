@@ -370,14 +370,18 @@ def delta_body(fields):
 
 
 def delta_trailer(before, records, record_bytes, hash=None, magic=b"TGDELEND"):
-    """`before` is everything before the trailer."""
+    """`before` is what the hash covers before the trailer."""
     head = magic + u64(records) + u64(record_bytes)
     guarded = head + (hash or b3(before + head))
     return guarded + u32(crc(guarded))
 
 
-def delta(block_size_log2, base, virtual_size, digest, data, zero, ids, records, parts=None, trailer=None, **body_overrides):
-    """`base` is (virtual size, digest) or None; `data` and `zero` are block numbers, `ids` in block order."""
+def delta(
+    block_size_log2, base, virtual_size, digest, data, zero, ids, records, parts=None, trailer=None, by_name=None, refuse=None,
+    **body_overrides,
+):
+    """`base` is (virtual size, digest) or None; `data` and `zero` are block numbers, `ids` in block order; `by_name` are the
+    ids of the records, if the trailer's hash is to cover their names alone."""
     parts = {"data": number_set(data), "zero": number_set(zero), "ids": b"".join(ids)} | (parts or {})
     fields = {
         "block_size_log2": block_size_log2,
@@ -392,9 +396,11 @@ def delta(block_size_log2, base, virtual_size, digest, data, zero, ids, records,
         "zero_hash": b3(parts["zero"]),
         "ids_hash": b3(parts["ids"]),
     } | body_overrides
-    before = envelope(b"TGDELTA\n", delta_body(fields)) + b"".join(parts.values()) + b"".join(records)
+    refuse = (by_name is not None) if refuse is None else refuse
+    before = envelope(b"TGDELTA\n", delta_body(fields), refuse=int(refuse)) + b"".join(parts.values())
+    names = records if by_name is None else [id + u32(len(made)) for id, made in zip(by_name, records)]
     stated = {"records": len(records), "record_bytes": sum(map(len, records))} | (trailer or {})
-    return before + delta_trailer(before, **stated)
+    return before + b"".join(records) + delta_trailer(before + b"".join(names), **stated)
 
 
 # Section 15.7
@@ -1090,11 +1096,12 @@ def delta_vectors(v):
     def records(*chunks):
         return [record(b3(chunk), codec, payload, len(chunk)) for chunk, codec, payload in chunks]
 
-    def good(name, what, base, virtual_size, blocks, data, zero, carried):
+    def good(name, what, base, virtual_size, blocks, data, zero, carried, by_name=False):
         """`blocks` are the chunks of the target; what is not set or zeroed must be the base's."""
         ids = [b3(block) if block else None for block in blocks]
         digest = image_digest(virtual_size, LOG2, ids)
-        made = delta(LOG2, base, virtual_size, digest, data, zero, [ids[n] for n in data], records(*carried))
+        names = [b3(chunk) for chunk, _, _ in carried] if by_name else None
+        made = delta(LOG2, base, virtual_size, digest, data, zero, [ids[n] for n in data], records(*carried), by_name=names)
         whole = b"".join(block or bytes(BLOCK) for block in blocks)[:virtual_size]
         shown = {
             "block_size_log2": LOG2, "base": base and {"virtual_size": base[0], "digest": base[1].hex()},
@@ -1116,6 +1123,10 @@ def delta_vectors(v):
         [new, short],
     )
     good("delta-nothing.bin", "no base, and nothing in the image", None, 0, [], [], [], [])
+    good(
+        "delta-by-name.bin", "records hashed by name: no base, all of the image, one chunk twice", None, size,
+        [new[0], None, new[0], short[0]], [0, 2, 3], [], [new, short], by_name=True,
+    )
     plain = dict(
         block_size_log2=LOG2, base=base, virtual_size=4 * BLOCK,
         digest=image_digest(4 * BLOCK, LOG2, [base_ids[0], b3(new[0]), None, base_ids[0]]),
@@ -1152,6 +1163,11 @@ def delta_vectors(v):
     bad("records-many", "15.5", "more than 64 records for each block set", many, "Field", "records")
     bad("record-bytes", "15.5", "more bytes of records than there are", delta(**plain, trailer={"record_bytes": 99}), "Field", "record_bytes")
     bad("hash", "15.5", "another hash of everything", delta(**plain, trailer={"hash": bytes(32)}), "Hash")
+    by_name = plain | {"by_name": [b3(new[0])]}
+    bad("by-name-hash", "15.5", "records hashed by name, and another id among them", delta(**plain, by_name=[base_ids[0]]), "Hash")
+    bad("by-name-whole", "15.5", "records said to be hashed by name, and hashed whole", delta(**plain, refuse=1), "Hash")
+    bad("whole-by-name", "15.5", "records hashed by name, and not said to be", delta(**by_name, refuse=0), "Hash")
+    bad("refuse", "2.3", "an unknown bit in the mask to refuse", delta(**plain, refuse=2), "UnsupportedFeatures")
     bad("after", "15", "a byte after the trailer", whole + b"\0", "BadMagic")
     bad("cut", "15", "no room for a trailer", whole[:300], "Truncated")
     torn = delta(**plain | {"records": [plain["records"][0][:-1]]})

@@ -54,11 +54,7 @@ pub(crate) fn diff(base: &OpenImage<'_>, image: &OpenImage<'_>) -> Result<Diff, 
         list: Vec::new(),
     };
     walk(base, image, |block, chunk| {
-        let kind = match chunk {
-            Some(_) => ExtentKind::Data,
-            None => ExtentKind::Zero,
-        };
-        extents.push(block, kind);
+        extents.push(block, kind_of(chunk));
         Ok(())
     })?;
     let (base_size, size) = (base.record().virtual_size, image.record().virtual_size);
@@ -69,6 +65,13 @@ pub(crate) fn diff(base: &OpenImage<'_>, image: &OpenImage<'_>) -> Result<Diff, 
         size,
         extents: extents.list,
     })
+}
+
+pub(crate) fn kind_of(chunk: Option<ChunkId>) -> ExtentKind {
+    match chunk {
+        Some(_) => ExtentKind::Data,
+        None => ExtentKind::Zero,
+    }
 }
 
 /// Names every block of the image in which it differs from the base, ascending, with the chunk it holds; with nothing,

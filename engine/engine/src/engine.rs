@@ -5,9 +5,9 @@ use crate::disk_formats::qcow2::{Qcow2, Qcow2Options};
 use crate::put::{put, put_changed};
 use crate::{
     BlockSource, ChangeHint, Changed, DeltaApplied, DeltaDestination, DeltaReport, DeltaRequest,
-    Destination, Diff, EngineError, GetReport, HintChecks, ImageInfo, OpenImage, PutReport,
-    PutRequest, RawDisk, Source, Statistics, Task, Usage, Workers, delta, diff, get, get_qcow2,
-    usage,
+    DeltaStream, Destination, Diff, EngineError, ExtentPage, ExtentWindow, GetReport, HintChecks,
+    ImageInfo, OpenImage, PutReport, PutRequest, RawDisk, Source, Statistics, Task, Usage, Workers,
+    delta, diff, extents, get, get_qcow2, usage,
 };
 use crate::{RbdNames, RbdRequest, RbdVersion, Recompress};
 use std::io;
@@ -298,6 +298,23 @@ impl Engine {
         )
     }
 
+    /// Returns a part of the list of what turns one image into another, or, without a base, of what an image holds.
+    ///
+    /// # Errors
+    /// [`EngineError::Store`].
+    pub fn extents(
+        &self,
+        base: Option<&ImageName>,
+        image: &ImageName,
+        window: ExtentWindow,
+    ) -> Result<ExtentPage, EngineError> {
+        let session = self.store.begin()?;
+        let base = base
+            .map(|base| OpenImage::open(&session, base))
+            .transpose()?;
+        extents::extents(base.as_ref(), &OpenImage::open(&session, image)?, window)
+    }
+
     /// Writes the delta stream that turns one image into another, or, without a base, one that holds all of it. Once
     /// this returns, a file is durable, under its name.
     ///
@@ -337,6 +354,31 @@ impl Engine {
             .transpose()?;
         let pair = (base.as_ref(), &OpenImage::open(&session, image)?);
         delta::create::size(self.workers, &session, pair, recompress, task)
+    }
+
+    /// Promises the delta stream that turns one image into another, or, without a base, one that holds all of it, and hands
+    /// it to `serve`: its length and its tag are known before a byte of it is made, and any part of it can be asked for.
+    ///
+    /// The store is not collected past what the stream needs until `serve` returns.
+    ///
+    /// # Errors
+    /// [`EngineError::Store`], and what `serve` returns.
+    pub fn serve_delta<R, E: From<EngineError>>(
+        &self,
+        base: Option<&ImageName>,
+        image: &ImageName,
+        task: Task<'_>,
+        serve: impl FnOnce(&DeltaStream<'_>) -> Result<R, E>,
+    ) -> Result<R, E> {
+        let session = self.store.begin().map_err(EngineError::from)?;
+        let stream = {
+            let base = base
+                .map(|base| OpenImage::open(&session, base))
+                .transpose()?;
+            let pair = (base.as_ref(), &OpenImage::open(&session, image)?);
+            DeltaStream::new(self.workers, &session, pair, task)?
+        };
+        serve(&stream)
     }
 
     /// Writes what turns one image into another in the form of Ceph's `rbd export-diff`. Returns its length.

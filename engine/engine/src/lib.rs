@@ -11,6 +11,7 @@ mod diff;
 pub mod disk_formats;
 mod engine;
 mod error;
+mod extents;
 mod get;
 mod get_qcow2;
 mod hint;
@@ -27,12 +28,13 @@ mod workers;
 pub use changed::ChangedBlocks;
 pub use delta::{
     DeltaApplied, DeltaDestination, DeltaError, DeltaReport, DeltaRequest, DeltaSource,
-    DeltaSummary, RawDeltaApplied, RawDeltaRequest, RbdNames, RbdRequest, RbdVersion, Recompress,
-    apply_delta_to_disk, apply_rbd_to_disk, merge_deltas, show_delta,
+    DeltaStream, DeltaSummary, RawDeltaApplied, RawDeltaRequest, RbdNames, RbdRequest, RbdVersion,
+    Recompress, StreamTag, apply_delta_to_disk, apply_rbd_to_disk, merge_deltas, show_delta,
 };
 pub use diff::{Diff, Extent, ExtentKind};
 pub use engine::{Engine, PutFile, PutFileReport};
 pub use error::EngineError;
+pub use extents::{ExtentPage, ExtentWindow};
 pub use get::{Destination, GetReport};
 pub use hint::{
     ChangeHint, Changed, ChangedFrom, HINT_BYTES_MAX, HINT_ENTRIES_MAX, HintChecks, HintError,

@@ -72,6 +72,27 @@ impl Workers {
         }
         Ok(())
     }
+
+    /// As [`Self::pipeline`], but where `by_caller` asks for it the calling thread feeds and takes, and may wait in either:
+    /// the pool only works. Memory then holds two windows at most.
+    pub(crate) fn pipeline_by<T: Send, R: Send, E: Send>(
+        self,
+        by_caller: bool,
+        mut feed: impl FnMut() -> Result<Option<Vec<T>>, E> + Send,
+        work: impl Fn(T) -> R + Sync,
+        mut take: impl FnMut(Vec<R>) -> Result<(), E> + Send,
+    ) -> Result<(), E> {
+        if !by_caller {
+            return self.pipeline(feed, work, take);
+        }
+        let mut next = feed()?;
+        while let Some(window) = next {
+            // Fed before the window is worked on: what it reads goes on behind.
+            next = feed()?;
+            take(self.map(window, &work))?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -80,11 +101,13 @@ mod tests {
 
     fn squares(
         workers: Workers,
+        by_caller: bool,
         windows: u64,
         fail_at: Option<u64>,
     ) -> Result<Vec<u64>, &'static str> {
         let (mut next, mut taken) = (0, Vec::new());
-        workers.pipeline(
+        workers.pipeline_by(
+            by_caller,
             || {
                 next += 1;
                 if Some(next) == fail_at {
@@ -106,16 +129,19 @@ mod tests {
         for workers in [Workers::Pool, Workers::Inline] {
             for windows in [0, 1, 2, 5] {
                 let expected: Vec<u64> = (10..10 + windows * 10).map(|n| n * n).collect();
-                assert_eq!(squares(workers, windows, None), Ok(expected));
+                for by_caller in [false, true] {
+                    let found = squares(workers, by_caller, windows, None);
+                    assert_eq!(found.as_ref(), Ok(&expected));
+                }
             }
         }
     }
 
     #[test]
     fn an_error_while_feeding_ends_the_pipeline() {
-        for fail_at in 1..4 {
+        for (fail_at, by_caller) in (1..4).zip([false, true].into_iter().cycle()) {
             assert_eq!(
-                squares(Workers::Pool, 5, Some(fail_at)),
+                squares(Workers::Pool, by_caller, 5, Some(fail_at)),
                 Err("feeding failed")
             );
         }

@@ -30,6 +30,42 @@ const SET_BYTES_MAX: u64 = 4 + 8_192 + 65_536 * (4 + 4 + 8_192);
 /// The most records a stream may have for each block that it sets: carried chunks, and those that only others build on.
 const RECORDS_PER_BLOCK_MAX: u64 = 64;
 
+/// The bit of the refuse mask that says that the trailer's hash covers of each record its name alone.
+const RECORDS_BY_NAME: u32 = 1;
+
+/// What the trailer's hash covers of the records (SPEC 15.5). Either way each record has its own checksum, and each chunk
+/// its id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HashedRecords {
+    /// Every byte: a stream that was written from its beginning to its end.
+    #[default]
+    Whole,
+    /// The chunk's id and the record's length: so the trailer is known before any record is read, and a stream can be
+    /// gone on with anywhere.
+    ByName,
+}
+
+impl HashedRecords {
+    /// Takes a record in; `record_bytes` is what [`Self::Whole`] needs.
+    pub fn take(self, hasher: &mut blake3::Hasher, id: &ChunkId, record_bytes: &[u8]) {
+        match self {
+            Self::Whole => {
+                hasher.update(record_bytes);
+            }
+            Self::ByName => {
+                let length = u32::try_from(record_bytes.len());
+                Self::take_name(hasher, id, length.expect("because records are short"));
+            }
+        }
+    }
+
+    /// Takes in a record of which the name alone counts.
+    pub fn take_name(hasher: &mut blake3::Hasher, id: &ChunkId, record_bytes: u32) {
+        hasher.update(id.as_bytes());
+        hasher.update(&record_bytes.to_le_bytes());
+    }
+}
+
 /// An image at one end of a delta: its length and its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeltaEnd {
@@ -87,6 +123,8 @@ pub struct DeltaHeader {
     pub base: Option<DeltaEnd>,
     /// The image it makes.
     pub target: DeltaEnd,
+    /// What the trailer's hash covers of the records.
+    pub hashed: HashedRecords,
     body: Body,
 }
 
@@ -96,7 +134,8 @@ impl DeltaHeader {
     /// # Errors
     /// [`Corruption`].
     pub fn decode(bytes: &[u8]) -> Result<(Self, usize), Corruption> {
-        let (body, length): (Body, usize) = envelope::decode(KIND, bytes)?;
+        let (body, length, features): (Body, usize, u32) =
+            envelope::decode_with_features(KIND, RECORDS_BY_NAME, bytes)?;
         let block_size = BlockSize::decode(body.block_size_log2, WHAT)?;
         let base = body.base.map(|base| base.checked(block_size)).transpose()?;
         let target = body.target.checked(block_size)?;
@@ -104,6 +143,10 @@ impl DeltaHeader {
             block_size,
             base,
             target,
+            hashed: match features & RECORDS_BY_NAME {
+                0 => HashedRecords::Whole,
+                _ => HashedRecords::ByName,
+            },
             body,
         };
         header.check_counts()?;
@@ -301,6 +344,8 @@ pub struct DeltaParts<'a> {
     pub zero: &'a BlockSet,
     /// The hash of the chunk ids of `data`, in block order, 32 bytes each.
     pub ids_hash: [u8; 32],
+    /// What the trailer's hash will cover of the records.
+    pub hashed: HashedRecords,
 }
 
 impl DeltaParts<'_> {
@@ -322,7 +367,11 @@ impl DeltaParts<'_> {
             zero_hash: *blake3::hash(&zero).as_bytes(),
             ids_hash: self.ids_hash,
         };
-        let head = envelope::encode(KIND, &body);
+        let features = match self.hashed {
+            HashedRecords::Whole => 0,
+            HashedRecords::ByName => RECORDS_BY_NAME,
+        };
+        let head = envelope::encode_with_features(KIND, features, &body);
         let (header, _) = DeltaHeader::decode(&head).expect("because the parts fit each other");
         header
             .decode_data(&data)
@@ -339,12 +388,13 @@ pub struct DeltaTrailer {
     pub records: u64,
     /// How many bytes they have together.
     pub record_bytes: u64,
-    /// The BLAKE3 hash of every byte before this field.
+    /// The BLAKE3 hash of everything before this field: of every byte, or, for records, of what
+    /// [`HashedRecords::ByName`] says.
     pub hash: [u8; 32],
 }
 
 impl DeltaTrailer {
-    /// Returns the trailer of a stream of which `hasher` was given everything before.
+    /// Returns the trailer of a stream of which `hasher` was given everything before, records as [`HashedRecords`] says.
     pub fn seal(records: u64, record_bytes: u64, hasher: &mut blake3::Hasher) -> Self {
         hasher.update(&hashed_part(records, record_bytes));
         Self {
@@ -478,7 +528,7 @@ mod tests {
     }
 
     /// A whole stream without records: from nine blocks to twelve, or to twelve from nothing.
-    fn stream(base: bool) -> Vec<u8> {
+    fn stream(base: bool, hashed: HashedRecords) -> Vec<u8> {
         let data: BlockSet = [0, 3, 11].map(BlockIndex::new).into_iter().collect();
         let zero: BlockSet = base.then(|| BlockIndex::new(7)).into_iter().collect();
         let ids: Vec<u8> = (0..3u8)
@@ -491,6 +541,7 @@ mod tests {
             data: &data,
             zero: &zero,
             ids_hash: *blake3::hash(&ids).as_bytes(),
+            hashed,
         }
         .encode();
         let mut bytes = [head, ids].concat();
@@ -525,8 +576,10 @@ mod tests {
 
     #[test]
     fn a_delta_reads_back() {
-        for base in [true, false] {
-            let (header, data, zero) = read(&stream(base)).unwrap();
+        let hashes = [HashedRecords::Whole, HashedRecords::ByName];
+        for (base, hashed) in [true, false].into_iter().zip(hashes) {
+            let (header, data, zero) = read(&stream(base, hashed)).unwrap();
+            assert_eq!(header.hashed, hashed);
             assert_eq!(header.base, base.then(|| end(9, 1)));
             assert_eq!(header.target, end(12, 2));
             assert_eq!((data, zero), (3, u64::from(base)));
@@ -536,7 +589,7 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_and_every_cut_is_found() {
-        let good = stream(true);
+        let good = stream(true, HashedRecords::ByName);
         for bit in 0..good.len() * 8 {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
@@ -560,6 +613,7 @@ mod tests {
                 data,
                 zero,
                 ids_hash: [0; 32],
+                hashed: HashedRecords::Whole,
             }
             .encode()
         };

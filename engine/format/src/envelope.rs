@@ -87,7 +87,7 @@ pub(crate) fn decode<T: bincode::Decode<()>>(
 }
 
 /// As [`decode`], where the bits in `known` of the refuse mask have a meaning; returns those that are set as well.
-fn decode_with_features<T: bincode::Decode<()>>(
+pub(crate) fn decode_with_features<T: bincode::Decode<()>>(
     kind: Kind,
     known: u32,
     bytes: &[u8],

@@ -35,7 +35,7 @@ pub use chunk_id::{ChunkId, Hex};
 pub use corruption::{Corruption, Structure};
 pub use delta::{
     DELTA_TRAILER_BYTES, DELTA_TRAILER_HASHED_BYTES, DELTA_TRAILER_MAGIC, DeltaEnd, DeltaHeader,
-    DeltaParts, DeltaTrailer,
+    DeltaParts, DeltaTrailer, HashedRecords,
 };
 pub use envelope::{ENVELOPE_BYTES, VERSION, envelope_length};
 pub use gc_state::{CONDEMNED_BYTES_MAX, GcState};

@@ -443,16 +443,21 @@ fn delta(bytes: &[u8]) -> Reading {
     let trailer = DeltaTrailer::decode(trailer)?;
     trailer.check_counts(trailer.records, records.len() as u64)?;
     header.check_records(&trailer)?;
-    let (mut left, mut carried) = (records, Vec::new());
+    let (mut left, mut carried, mut hashed) = (records, Vec::new(), Vec::new());
     while !left.is_empty() {
         let record = tegula_format::RecordHeader::decode(left, &rules(header.block_size))?;
         let (bytes, rest) = cut(left, record.record_bytes() as u64)?;
         record.verify(bytes)?;
         carried.push(record.id.to_string());
+        hashed.push((record.id, bytes));
         left = rest;
     }
     let mut hasher = blake3::Hasher::new();
-    hasher.update(part(bytes, 0, bytes.len() - DELTA_TRAILER_BYTES));
+    let before = bytes.len() - DELTA_TRAILER_BYTES - records.len();
+    hasher.update(part(bytes, 0, before));
+    hashed
+        .iter()
+        .for_each(|(id, record)| header.hashed.take(&mut hasher, id, record));
     trailer.check(carried.len() as u64, records.len() as u64, &mut hasher)?;
     let runs = |set: &BlockSet| -> Vec<_> { set.runs().map(|run| [run.start, run.end]).collect() };
     let end = |end: DeltaEnd| json!({ "virtual_size": end.virtual_size, "digest": end.digest.to_string() });
@@ -463,6 +468,7 @@ fn delta(bytes: &[u8]) -> Reading {
         data: &data,
         zero: &zero,
         ids_hash,
+        hashed: header.hashed,
     }
     .encode();
     let id_bytes: Vec<u8> = ids.iter().flat_map(|id| *id.as_bytes()).collect();

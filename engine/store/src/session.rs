@@ -1,7 +1,7 @@
 //! A session: what keeps collection from removing what somebody is looking at (SPEC 13).
 
 use crate::base_cache::BaseCache;
-use crate::segment::SegmentFiles;
+use crate::segment::{SegmentFiles, read_ingest};
 use crate::standing::BaseTables;
 use crate::{
     CheckedRecord, ChunkDamage, Environment, Index, Layer, Store, StoreError, codec, files, paths,
@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::sync::{Arc, OnceLock, Weak};
 use tegula_format::{
-    BASE_DEPTH_MAX, Bases, BlockSize, ChunkId, GcState, LayerId, QuarantineList, RunRow,
+    BASE_DEPTH_MAX, Bases, BlockSize, ChunkId, GcState, IngestId, LayerId, QuarantineList, RunRow,
     SegmentNumber,
 };
 use tegula_io::sync::{self, Mutex, PoisonError};
@@ -203,6 +203,15 @@ impl Session {
     pub fn read_segment(&self, row: &RunRow, length: usize) -> Result<Pending<Buffer>, StoreError> {
         let file = self.files.open(self.environment(), row.place.segment)?;
         Ok(file.read_at(u64::from(row.offset), length))
+    }
+
+    /// Returns whose work a sealed segment is: with the segment's number this tells it from any other there ever is, even
+    /// in a copy of the store that has gone its own way.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] or [`StoreError::Corrupt`] if its head cannot be read.
+    pub fn writer_of(&self, segment: SegmentNumber) -> Result<IngestId, StoreError> {
+        read_ingest(self, segment)
     }
 
     /// Returns what the store's files amount to.

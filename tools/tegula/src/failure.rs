@@ -201,6 +201,7 @@ fn delta_hint(error: &DeltaError) -> Option<&'static str> {
         | DeltaError::OtherTarget { .. } => {
             "nothing was made of it; `tegula delta show FILE` checks a delta, get it anew from where it was made"
         }
+        DeltaError::NotAsPromised { .. } => DAMAGE_HINT,
         DeltaError::OtherBlockSize { .. } => {
             "a delta is for stores with its own block size; `tegula init --block-size` makes one"
         }

@@ -1,5 +1,6 @@
 //! Making a stream: which blocks differ, which of their chunks the base does not have, and those chunks' records.
 
+use super::DeltaError;
 use super::plan::{Plan, Recompress};
 use super::sink::{DeltaSink, NewFile, stream_bytes};
 use crate::get::plan_reads;
@@ -7,15 +8,45 @@ use crate::{EngineError, OpenImage, Task, Workers};
 use std::fmt;
 use std::io::Write;
 use std::path::Path;
-use tegula_format::{Bases, BlockIndex, BlockSize, DeltaEnd, RECORD_HEADER_BYTES};
+use tegula_format::{Bases, BlockIndex, BlockSize, DeltaEnd, HashedRecords, RECORD_HEADER_BYTES};
 use tegula_io::Buffer;
 use tegula_store::{Session, compress, compress_with_bases};
 
 /// Records that are looked up and read together.
 const PIECE_RECORDS: usize = 64;
 
-/// Pieces in a window of the pipeline.
-const WINDOW_PIECES: usize = 8;
+/// How records are read: how much memory they may take, and which thread hands them over.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    /// Bytes of chunks in a piece: what one core works on.
+    piece_bytes: usize,
+    /// Pieces in a window: what all cores work on.
+    window_pieces: usize,
+    /// Whether the caller's own thread hands the records over, and may wait with them for as long as it likes: those of
+    /// the pool do not wait with it.
+    by_caller: bool,
+}
+
+impl Pace {
+    /// As fast as can be, to somewhere that takes it as fast.
+    pub(super) const FAST: Self = Self {
+        piece_bytes: 2 << 20,
+        window_pieces: 8,
+        by_caller: false,
+    };
+
+    /// For one of many who may be slow: a few MiB at a time.
+    pub(super) const PATIENT: Self = Self {
+        piece_bytes: 512 << 10,
+        window_pieces: 4,
+        by_caller: true,
+    };
+
+    /// Returns how many records are read together: fewer of large blocks.
+    fn piece_records(self, block_size: BlockSize) -> usize {
+        (self.piece_bytes / block_size.as_usize()).clamp(1, PIECE_RECORDS)
+    }
+}
 
 /// Where a stream goes.
 pub enum DeltaDestination<'a> {
@@ -67,7 +98,7 @@ pub struct DeltaReport {
 }
 
 impl DeltaReport {
-    fn of(plan: &Plan<'_>, record_bytes: u64) -> Self {
+    pub(super) fn of(plan: &Plan<'_>, record_bytes: u64) -> Self {
         Self {
             block_size: plan.block_size,
             base: plan.base,
@@ -90,11 +121,12 @@ pub(crate) fn size(
     recompress: Recompress,
     task: Task<'_>,
 ) -> Result<DeltaReport, EngineError> {
-    let plan = Plan::new(session, base, image, recompress)?;
+    let plan = Plan::new(session, base, image, recompress, HashedRecords::Whole)?;
     let mut record_bytes = plan.stored_bytes()?;
     let order = plan.order.iter().copied();
     let anew = order.filter(|position| plan.anew.contains(BlockIndex::new(*position)));
-    for_each_record(&plan, workers, anew, plan.anew.len(), task, |record| {
+    let wanted = (anew, plan.anew.len());
+    for_each_record(&plan, workers, Pace::FAST, wanted, task, |record| {
         record_bytes += record.len() as u64;
         Ok(())
     })?;
@@ -110,7 +142,7 @@ pub(crate) fn create(
     destination: DeltaDestination<'_>,
     task: Task<'_>,
 ) -> Result<DeltaReport, EngineError> {
-    let plan = Plan::new(session, base, image, recompress)?;
+    let plan = Plan::new(session, base, image, recompress, HashedRecords::Whole)?;
     destination.write(|out, name| write(&plan, workers, out, name, task))
 }
 
@@ -145,7 +177,7 @@ fn write(
         sink.part(piece)?;
     }
     let (order, count) = (plan.order.iter().copied(), plan.order.len() as u64);
-    for_each_record(plan, workers, order, count, task, |record| {
+    for_each_record(plan, workers, Pace::FAST, (order, count), task, |record| {
         sink.record(record)
     })?;
     let (trailer, _) = sink.finish()?;
@@ -153,12 +185,12 @@ fn write(
 }
 
 /// Reads chunks of the plan, verifies them, and hands over their records, as they are stored or made anew, in the order
-/// of `positions`.
-fn for_each_record(
+/// of `positions`, of which there are `count`.
+pub(super) fn for_each_record(
     plan: &Plan<'_>,
     workers: Workers,
-    positions: impl Iterator<Item = u32> + Send,
-    count: u64,
+    pace: Pace,
+    (positions, count): (impl Iterator<Item = u32> + Send, u64),
     task: Task<'_>,
     mut each: impl FnMut(&[u8]) -> Result<(), EngineError> + Send,
 ) -> Result<(), EngineError> {
@@ -166,12 +198,14 @@ fn for_each_record(
     let mut numbered = (0_u32..).zip(positions);
     let mut done = 0;
     let block_bytes = u64::from(plan.block_size.bytes());
-    workers.pipeline(
+    let piece_records = pace.piece_records(plan.block_size);
+    workers.pipeline_by(
+        pace.by_caller,
         || {
             task.check()?;
-            let mut window = Vec::with_capacity(WINDOW_PIECES);
-            while window.len() < WINDOW_PIECES {
-                let piece: Vec<_> = numbered.by_ref().take(piece_records(plan)).collect();
+            let mut window = Vec::with_capacity(pace.window_pieces);
+            while window.len() < pace.window_pieces {
+                let piece: Vec<_> = numbered.by_ref().take(piece_records).collect();
                 if piece.is_empty() {
                     break;
                 }
@@ -227,6 +261,10 @@ fn record_of(
         return Ok(Buffer::copied(record));
     }
     let (id, level) = (plan.id(position), plan.session.store().config().zstd_level);
+    if !anew && plan.hashed == HashedRecords::ByName {
+        // Another record of the chunk would do as well, but this one was promised.
+        return Err(DeltaError::NotAsPromised { id }.into());
+    }
     let plain = match stored.filter(|(_, bases)| bases.is_empty()) {
         Some((record, _)) => Buffer::copied(record),
         None => compress(id, block, level).record,
@@ -238,10 +276,4 @@ fn record_of(
     let below = u32::try_from(plain.len() - RECORD_HEADER_BYTES).unwrap_or(u32::MAX);
     let shorter = compress_with_bases(id, block, &[(before, &base)], level, below);
     Ok(shorter.map_or(plain, |shorter| shorter.record))
-}
-
-/// Returns how many records are read together: fewer of large blocks.
-fn piece_records(plan: &Plan<'_>) -> usize {
-    const PIECE_BYTES: usize = 2 << 20;
-    (PIECE_BYTES / plan.block_size.as_usize()).clamp(1, PIECE_RECORDS)
 }

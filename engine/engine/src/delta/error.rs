@@ -78,6 +78,13 @@ pub enum DeltaError {
         /// The digest of what it makes.
         found: ImageDigest,
     },
+    /// A record is not what it was when the stream was promised: it was damaged since, and what else there is of the chunk
+    /// has another length.
+    #[error("chunk {id} can no longer be read as it stood when its delta was promised")]
+    NotAsPromised {
+        /// The chunk.
+        id: ChunkId,
+    },
     /// The difference is no rbd diff, or one that cannot be.
     #[error("{name} at byte {offset}: {reason}")]
     Rbd {

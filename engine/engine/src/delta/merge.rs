@@ -14,7 +14,9 @@ use crate::{EngineError, Task};
 use std::collections::HashMap;
 use std::io::Write;
 use std::path::Path;
-use tegula_format::{BlockSet, ChunkId, DeltaEnd, DeltaHeader, DeltaParts, DeltaTrailer};
+use tegula_format::{
+    BlockSet, ChunkId, DeltaEnd, DeltaHeader, DeltaParts, DeltaTrailer, HashedRecords,
+};
 use tegula_io::{Mapped, Scratch};
 
 /// Merges streams, of which each begins with the image that the one before makes.
@@ -55,6 +57,7 @@ pub fn merge_deltas(
         data: &sets.data,
         zero: &sets.zero,
         ids_hash: *blake3::hash(ids.as_slice()).as_bytes(),
+        hashed: HashedRecords::Whole,
     };
     let (header, head) = parts.encode();
     let (trailer, bytes) = destination.write(|out, name| {

@@ -6,7 +6,7 @@ use super::walk::{Tables, tables};
 use crate::{EngineError, OpenImage};
 use std::collections::{HashMap, HashSet};
 use tegula_format::{
-    BlockIndex, BlockSet, BlockSize, ChunkId, DeltaEnd, DeltaParts, ImageRecord,
+    BlockIndex, BlockSet, BlockSize, ChunkId, DeltaEnd, DeltaParts, HashedRecords, ImageRecord,
     RECORD_HEADER_BYTES, RunRow, SegmentNumber,
 };
 use tegula_store::{LayerStack, SegmentTable, Session, StoreError};
@@ -35,6 +35,7 @@ pub(super) struct Plan<'a> {
     pub(super) anew: BlockSet,
     /// Header and sets as bytes.
     pub(super) head: Vec<u8>,
+    pub(super) hashed: HashedRecords,
     base_stack: Option<LayerStack>,
 }
 
@@ -51,6 +52,7 @@ impl<'a> Plan<'a> {
         base: Option<&OpenImage<'_>>,
         image: &OpenImage<'_>,
         recompress: Recompress,
+        hashed: HashedRecords,
     ) -> Result<Self, EngineError> {
         let tables = tables(session, base, image)?;
         let ids = tables.ids.as_slice();
@@ -73,6 +75,7 @@ impl<'a> Plan<'a> {
             data: &tables.data,
             zero: &tables.zero,
             ids_hash: *blake3::hash(ids).as_bytes(),
+            hashed,
         };
         let (_, head) = parts.encode();
         let (block_size, base, target) = (parts.block_size, parts.base, parts.target);
@@ -84,6 +87,7 @@ impl<'a> Plan<'a> {
             order,
             anew,
             head,
+            hashed,
             tables,
             base_stack,
         })

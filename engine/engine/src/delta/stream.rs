@@ -321,7 +321,9 @@ impl Records<'_> {
         let header = RecordHeader::decode(head, &file.rules()).map_err(file.damaged(offset))?;
         let bytes = Buffer::copied(self.at(offset, header.record_bytes())?);
         header.verify(&bytes).map_err(file.damaged(offset))?;
-        self.hasher.update(&bytes);
+        file.header
+            .hashed
+            .take(&mut self.hasher, &header.id, &bytes);
         self.offset += bytes.len() as u64;
         self.records += 1;
         Ok(Some(StreamRecord {
