@@ -3,7 +3,16 @@
 //! Every call is one transaction, durable when it returns. What two callers do at the same time is settled by
 //! compare-and-set: an image is saved over the [`Image::version`] that was loaded, or not at all.
 
+mod listing;
+mod migrations;
+mod rows;
+mod session;
+mod sqlite;
+mod statements;
+
+use statements::Database;
 use std::fmt;
+use std::sync::Arc;
 use tegula_domain::query::ImageQuery;
 use tegula_domain::{Image, ImageId, ImageStatus, Member, MemberStatus, Timestamp};
 
@@ -46,6 +55,17 @@ pub enum CatalogError {
         /// How many there may be.
         limit: u64,
     },
+    /// A number is larger than a database keeps.
+    #[error("the {what} is {value}, and at most {} is kept", i64::MAX)]
+    TooLarge {
+        /// What the number is.
+        what: &'static str,
+        /// The number.
+        value: u64,
+    },
+    /// The text names no database.
+    #[error("{0}")]
+    Url(String),
     /// The database is of another version, or is not ours.
     #[error("{0}")]
     Schema(String),
@@ -167,4 +187,96 @@ pub trait Catalog: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`CatalogError::Schema`], [`CatalogError::Database`].
     fn check(&self) -> Result<(), CatalogError>;
+}
+
+/// Opens a database that has this program's schema: `sqlite:PATH`.
+///
+/// # Errors
+/// [`CatalogError::Url`], [`CatalogError::Schema`] if it must be brought up first ([`upgrade`]), [`CatalogError::Database`].
+pub fn open(url: &str) -> Result<Arc<dyn Catalog>, CatalogError> {
+    let catalog: Arc<dyn Catalog> = match Kind::of(url)? {
+        Kind::Sqlite(path) => Arc::new(Database(sqlite::Sqlite::open(path)?)),
+    };
+    catalog.check()?;
+    Ok(catalog)
+}
+
+/// A new, empty catalog in memory, gone when it is dropped: for tests.
+///
+/// # Errors
+/// [`CatalogError::Database`].
+pub fn open_in_memory() -> Result<Arc<dyn Catalog>, CatalogError> {
+    Ok(Arc::new(Database(sqlite::Sqlite::in_memory()?)))
+}
+
+/// The version of a database's schema, and the one that this program needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SchemaVersion {
+    /// The number of the last migration the database went through; 0 if it is empty.
+    pub found: u32,
+    /// The number of the last one this program knows.
+    pub program: u32,
+}
+
+/// Brings a database up to this program's schema, one migration a transaction, and returns what it found. A SQLite file that
+/// is not there is made.
+///
+/// # Errors
+/// [`CatalogError::Schema`] if the schema is newer than this program, or another program's.
+pub fn upgrade(url: &str) -> Result<SchemaVersion, CatalogError> {
+    match Kind::of(url)? {
+        Kind::Sqlite(path) => sqlite::upgrade(path),
+    }
+}
+
+/// The version of a database's schema.
+///
+/// # Errors
+/// [`CatalogError::Schema`] if it is another program's.
+pub fn version(url: &str) -> Result<SchemaVersion, CatalogError> {
+    let found = match Kind::of(url)? {
+        Kind::Sqlite(path) => sqlite::version(path)?,
+    };
+    Ok(SchemaVersion {
+        found,
+        program: migrations::current(),
+    })
+}
+
+/// Looks through a whole database: its schema is this program's, its pages and indexes are sound, and every image and
+/// membership can be read. Returns the number of images.
+///
+/// # Errors
+/// [`CatalogError::Schema`], [`CatalogError::Damaged`].
+pub fn check(url: &str) -> Result<u64, CatalogError> {
+    match Kind::of(url)? {
+        Kind::Sqlite(path) => sqlite::check_integrity(path)?,
+    }
+    let catalog = open(url)?;
+    let mut images = 0;
+    for id in catalog.ids()? {
+        catalog.image(&id)?;
+        catalog.members(&id)?;
+        images += 1;
+    }
+    Ok(images)
+}
+
+/// What a database's URL names.
+enum Kind<'a> {
+    /// A file.
+    Sqlite(&'a std::path::Path),
+}
+
+impl<'a> Kind<'a> {
+    fn of(url: &'a str) -> Result<Self, CatalogError> {
+        if let Some(rest) = url.strip_prefix("sqlite:") {
+            return sqlite::path(rest).map(Self::Sqlite);
+        }
+        // What follows the scheme may hold a password.
+        let scheme = url.split(':').next().unwrap_or_default();
+        Err(CatalogError::Url(format!(
+            "a database's URL begins with `{scheme}:`, expected `sqlite:`"
+        )))
+    }
 }

@@ -75,13 +75,16 @@ impl From<CatalogError> for ServiceError {
             CatalogError::IdTaken(_) | CatalogError::MemberTaken { .. } => {
                 Self::Conflict(error.to_string())
             }
-            CatalogError::NoMarker(_) => Self::Invalid(error.to_string()),
+            CatalogError::NoMarker(_) | CatalogError::TooLarge { .. } => {
+                Self::Invalid(error.to_string())
+            }
             CatalogError::Limit { what, limit } => Self::Limit {
                 what,
                 count: limit.saturating_add(1),
                 limit,
             },
-            error @ (CatalogError::Schema(_)
+            error @ (CatalogError::Url(_)
+            | CatalogError::Schema(_)
             | CatalogError::Damaged { .. }
             | CatalogError::Database(_)) => Self::Catalog(error),
         }

@@ -1,0 +1,127 @@
+use super::*;
+use crate::db::{self, CatalogError};
+
+fn file() -> (tempfile::TempDir, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", directory.path().join("catalog.db").display());
+    (directory, url)
+}
+
+fn complaint<T: std::fmt::Debug>(result: Result<T, CatalogError>) -> String {
+    let error = result.unwrap_err();
+    let source = std::error::Error::source(&error).map_or_else(String::new, ToString::to_string);
+    format!("{error}: {source}")
+}
+
+#[test]
+fn a_commit_is_synced_and_foreign_keys_hold_on_every_connection() {
+    let (_directory, url) = file();
+    db::upgrade(&url).unwrap();
+    let sqlite = Sqlite::open(path(url.strip_prefix("sqlite:").unwrap()).unwrap()).unwrap();
+    let mut connections = vec![sqlite.writer.into_inner().unwrap()];
+    connections.extend(sqlite.readers.unwrap().idle.into_inner().unwrap());
+    assert_eq!(connections.len(), 1 + READERS);
+    for connection in connections {
+        let pragma = |name: &str| {
+            let text = |row: &rusqlite::Row<'_>| row.get::<_, rusqlite::types::Value>(0);
+            let value = connection.pragma_query_value(None, name, text);
+            format!("{:?}", value.unwrap())
+        };
+        assert_eq!(pragma("synchronous"), "Integer(2)"); // FULL
+        assert_eq!(pragma("journal_mode"), "Text(\"wal\")");
+        assert_eq!(pragma("foreign_keys"), "Integer(1)");
+    }
+}
+
+#[test]
+fn a_file_is_made_once_and_then_left_as_it_is() {
+    let (_directory, url) = file();
+    assert!(complaint(db::open(&url)).contains("unable to open"));
+    let versions = [db::upgrade(&url), db::upgrade(&url), db::version(&url)];
+    let found = versions.map(|version| version.unwrap().found);
+    assert_eq!(found, [0, migrations::current(), migrations::current()]);
+    assert_eq!(db::check(&url).unwrap(), 0);
+}
+
+#[test]
+fn a_database_of_another_version_or_program_is_refused_and_left_alone() {
+    let (directory, url) = file();
+    let path = directory.path().join("catalog.db");
+    let run = |statement: &str| {
+        Connection::open(&path)
+            .unwrap()
+            .execute_batch(statement)
+            .unwrap()
+    };
+
+    run("VACUUM"); // an empty database
+    assert!(complaint(db::open(&url)).contains("`tegulad db upgrade`"));
+    db::upgrade(&url).unwrap();
+    run("INSERT INTO schema_version VALUES (99, 'later')");
+    for complaint in [
+        complaint(db::open(&url)),
+        complaint(db::upgrade(&url)),
+        complaint(db::check(&url)),
+    ] {
+        assert!(complaint.contains("version 99, newer than"), "{complaint}");
+    }
+
+    std::fs::remove_file(&path).unwrap();
+    run("CREATE TABLE mine (x); PRAGMA application_id = 7");
+    let before = std::fs::read(&path).unwrap();
+    for complaint in [complaint(db::open(&url)), complaint(db::upgrade(&url))] {
+        assert!(complaint.contains("another program"), "{complaint}");
+    }
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+
+    std::fs::write(
+        &path,
+        "no database at all, but long enough to be read as one".repeat(20),
+    )
+    .unwrap();
+    assert!(complaint(db::open(&url)).contains("not a database"));
+}
+
+#[test]
+fn damage_is_found() {
+    let (directory, url) = file();
+    let path = directory.path().join("catalog.db");
+    db::upgrade(&url).unwrap();
+    let run = |statement: &str| {
+        Connection::open(&path)
+            .unwrap()
+            .execute_batch(statement)
+            .unwrap()
+    };
+    run("PRAGMA foreign_keys = OFF; INSERT INTO image_tags VALUES (5, 'of no image')");
+    assert!(complaint(db::check(&url)).contains("image_tags"));
+    run("DELETE FROM image_tags");
+    run(
+        "INSERT INTO images SELECT 1, 'x', 'x', 1, 'queued', 1, 'public', 0, 0, \
+         NULL, NULL, NULL, NULL, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0",
+    );
+    let complaint = complaint(db::check(&url));
+    assert!(
+        complaint.contains("holds `x` where an image's id was expected, in images.id"),
+        "{complaint}"
+    );
+}
+
+#[test]
+fn urls_name_files_or_are_refused_without_repeating_what_may_be_secret() {
+    for (url, expected) in [
+        ("sqlite:a/b", "a/b"),
+        ("sqlite:/a", "/a"),
+        ("sqlite:///a", "/a"),
+    ] {
+        assert_eq!(
+            path(url.strip_prefix("sqlite:").unwrap()).unwrap(),
+            Path::new(expected)
+        );
+    }
+    for url in ["sqlite:", "sqlite://", "sqlite::memory:"] {
+        assert!(matches!(db::open(url), Err(CatalogError::Url(_))), "{url}");
+    }
+    let complaint = complaint(db::open("mysql://root:secret@host/db"));
+    assert!(complaint.contains("`mysql:`") && !complaint.contains("secret"));
+}
