@@ -3,15 +3,17 @@
 use crate::disk_formats::DiskFormat;
 use crate::disk_formats::qcow2::{Qcow2, Qcow2Options};
 use crate::put::{put, put_changed};
+use crate::stream::Streams;
 use crate::{
     BlockSource, ChangeHint, Changed, DeltaApplied, DeltaDestination, DeltaReport, DeltaRequest,
     DeltaStream, Destination, Diff, EngineError, ExtentPage, ExtentWindow, GetReport, HintChecks,
     ImageInfo, OpenImage, PutReport, PutRequest, RawDisk, Source, Statistics, Task, Usage, Workers,
     delta, diff, extents, get, get_qcow2, usage,
 };
-use crate::{RbdNames, RbdRequest, RbdVersion, Recompress};
+use crate::{ImageReader, RbdNames, RbdRequest, RbdVersion, Recompress};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use tegula_format::{ImageName, ImageRecord};
 use tegula_io::{BackendPreference, open_storage};
 use tegula_store::{
@@ -54,6 +56,8 @@ fn detect(file: &RawDisk) -> Result<DiskFormat, EngineError> {
 pub struct Engine {
     store: Store,
     workers: Workers,
+    /// The streams of this engine and its clones, which share what is kept in memory for all of them.
+    streams: Arc<Streams>,
 }
 
 impl Engine {
@@ -109,7 +113,11 @@ impl Engine {
 
     /// Wraps an open store.
     pub fn new(store: Store, workers: Workers) -> Self {
-        Self { store, workers }
+        Self {
+            store,
+            workers,
+            streams: Arc::default(),
+        }
     }
 
     /// Returns the store.
@@ -124,7 +132,7 @@ impl Engine {
     /// image is left, and nothing that collection does not take.
     pub fn put(&self, request: PutRequest<'_>, task: Task<'_>) -> Result<PutReport, EngineError> {
         let session = self.store.begin()?;
-        put(&session, self.workers, request, task)
+        put(&session, (self.workers, &self.streams), request, task)
     }
 
     /// Puts in a disk of which somebody says what was changed since it was the parent: only that is read, if the hint is
@@ -140,7 +148,13 @@ impl Engine {
         task: Task<'_>,
     ) -> Result<PutReport, EngineError> {
         let session = self.store.begin()?;
-        put_changed(&session, self.workers, request, (hint, checks), task)
+        put_changed(
+            &session,
+            (self.workers, &self.streams),
+            request,
+            (hint, checks),
+            task,
+        )
     }
 
     /// Puts in the disk that a regular file or block device holds.
@@ -237,6 +251,21 @@ impl Engine {
     ) -> Result<GetReport, EngineError> {
         let session = self.store.begin()?;
         get::get(&OpenImage::open(&session, name)?, self.workers, to, task)
+    }
+
+    /// Opens an image to be read, in parts or as a whole, by any number of threads. What is open stays readable even if the
+    /// image is removed, and keeps collection from freeing anything removed since: not to be kept for long.
+    ///
+    /// # Errors
+    /// [`EngineError::Store`] if there is no such image, or its record or layers are damaged.
+    pub fn open_image(&self, name: &ImageName) -> Result<ImageReader, EngineError> {
+        let session = Arc::new(self.store.begin()?);
+        let image = OpenImage::open_shared(session, name)?;
+        Ok(ImageReader::new(
+            image,
+            self.workers,
+            Arc::clone(&self.streams),
+        ))
     }
 
     /// Gets an image out as a qcow2 file: all of it, or over `base`, another image, only what differs from that.

@@ -1,6 +1,8 @@
 //! Getting an image out: resolve, sort by place, read ahead in long reads, verify on all cores, write (design 4.4).
 
 use crate::bases::{BasesFirst, Step, bases_ahead_max};
+use crate::stream::{Pace, StreamPiece, stream};
+use crate::workers::Waits;
 use crate::{EngineError, OpenImage, Task, Workers};
 use std::collections::HashMap;
 use std::fmt;
@@ -23,7 +25,7 @@ const READ_BYTES: usize = 1 << 20;
 pub(crate) const GAP_BYTES: u64 = 64 << 10;
 
 /// Bytes in a window of the pipeline: what is read ahead while another window is decoded.
-const WINDOW_BYTES: usize = 16 << 20;
+pub(crate) const WINDOW_BYTES: usize = 16 << 20;
 
 /// Bytes that are decoded in one step when they are written in order.
 const PIECE_BYTES: usize = 2 << 20;
@@ -532,11 +534,12 @@ fn clipped(
     (offset, bytes.get(..length).unwrap_or_default())
 }
 
-/// Walks an image's map from the first block to the last, and computes the digest of all it walked over.
+/// Walks a stretch of an image's map in block order. If that is all of it, it computes the digest of what it walked over.
 struct Feeder<'a, I: Iterator> {
     image: &'a OpenImage<'a>,
     chunks: Peekable<I>,
-    digester: ImageDigester,
+    digester: Option<ImageDigester>,
+    blocks: Blocks,
     next: u64,
     data_blocks: u64,
 }
@@ -546,12 +549,21 @@ type MapRow = Result<(BlockIndex, ChunkId), StoreError>;
 
 impl<'a> Feeder<'a, std::iter::Empty<MapRow>> {
     fn new(image: &'a OpenImage<'a>) -> Feeder<'a, impl Iterator<Item = MapRow> + 'a> {
-        let digester = ImageDigester::new(image.record().virtual_size, image.record().block_size);
+        Self::over(image, 0..image.stack().block_count())
+    }
+
+    fn over(
+        image: &'a OpenImage<'a>,
+        blocks: Blocks,
+    ) -> Feeder<'a, impl Iterator<Item = MapRow> + 'a> {
+        let record = image.record();
+        let is_all = blocks == (0..image.stack().block_count());
         Feeder {
             image,
-            chunks: image.stack().chunks().peekable(),
-            digester,
-            next: 0,
+            chunks: image.stack().chunks_in(blocks.clone()).peekable(),
+            digester: is_all.then(|| ImageDigester::new(record.virtual_size, record.block_size)),
+            next: blocks.start,
+            blocks,
             data_blocks: 0,
         }
     }
@@ -586,8 +598,10 @@ impl<I: Iterator<Item = MapRow>> Feeder<'_, I> {
             }
         }
         for (block, id) in &blocks {
-            self.digester.push_zeros(u64::from(block.get()) - self.next);
-            self.digester.push_data(id);
+            if let Some(digester) = &mut self.digester {
+                digester.push_zeros(u64::from(block.get()) - self.next);
+                digester.push_data(id);
+            }
             self.next = u64::from(block.get()) + 1;
         }
         self.data_blocks += blocks.len() as u64;
@@ -598,25 +612,25 @@ impl<I: Iterator<Item = MapRow>> Feeder<'_, I> {
         (self.next << self.image.record().block_size.log2()).min(self.image.record().virtual_size)
     }
 
-    /// Makes sure that what was walked over is the image that was asked for.
-    fn finish(mut self, written_bytes: u64) -> Result<GetReport, EngineError> {
+    /// Makes sure that what was walked over is the image that was asked for, if it was all of it.
+    fn finish(self, written_bytes: u64) -> Result<GetReport, EngineError> {
         let record = self.image.record();
-        let block_count = record.block_size.blocks_in(record.virtual_size);
-        self.digester
-            .push_zeros(block_count.saturating_sub(self.next));
-        let found = self.digester.finish();
-        if found != record.digest {
-            let (name, expected) = (record.name.clone(), record.digest);
-            return Err(EngineError::DigestMismatch {
-                name,
-                expected,
-                found,
-            });
+        if let Some(mut digester) = self.digester {
+            digester.push_zeros(self.blocks.end.saturating_sub(self.next));
+            let found = digester.finish();
+            if found != record.digest {
+                let (name, expected) = (record.name.clone(), record.digest);
+                return Err(EngineError::DigestMismatch {
+                    name,
+                    expected,
+                    found,
+                });
+            }
         }
-        let zero_blocks = block_count - self.data_blocks;
+        let zero_blocks = self.blocks.end - self.blocks.start - self.data_blocks;
         Ok(GetReport {
             virtual_size: record.virtual_size,
-            digest: found,
+            digest: record.digest,
             written_bytes,
             zero_blocks,
         })
@@ -631,12 +645,31 @@ struct Piece {
 }
 
 /// Which blocks are handed over in order, and how they are kept together.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct InOrder<'a> {
+    /// The stretch of the image that is walked over.
+    pub(crate) blocks: Blocks,
     /// The blocks to read; `None` for all that hold data.
     pub(crate) wanted: Option<&'a BlockSet>,
     /// Blocks of a group, counted from the disk's first, come in the same piece.
     pub(crate) group: u64,
+    /// How much is read ahead.
+    pub(crate) pace: Pace<'a>,
+    /// Whether whoever takes the pieces may be kept waiting by somebody outside.
+    pub(crate) waits: Waits,
+}
+
+impl<'a> InOrder<'a> {
+    /// Some blocks of the whole image, for somebody who does not wait for others.
+    pub(crate) fn of_all(image: &OpenImage<'_>, wanted: &'a BlockSet, group: u64) -> Self {
+        Self {
+            blocks: 0..image.stack().block_count(),
+            wanted: Some(wanted),
+            group,
+            pace: Pace::steady(WINDOW_BYTES),
+            waits: Waits::Nowhere,
+        }
+    }
 }
 
 /// Hands over an image's data in the order of the disk, verified: pieces of consecutive blocks to `work`, on all cores,
@@ -652,20 +685,24 @@ pub(crate) fn in_order<R: Send>(
     task: Task<'_>,
 ) -> Result<GetReport, EngineError> {
     let record = image.record();
-    let (block_size, virtual_size) = (record.block_size, record.virtual_size);
-    let mut feeder = Feeder::new(image);
-    let mut walked = 0;
-    let piece_blocks = (PIECE_BYTES / block_size.as_usize()).max(1);
-    let piece_bytes = PIECE_BYTES.max(block_size.as_usize());
+    let (block_bytes, virtual_size) = (record.block_size.as_usize(), record.virtual_size);
+    let InOrder { wanted, group, .. } = plan;
+    let mut pace = plan.pace;
+    let mut walked = plan.blocks.start;
+    let mut feeder = Feeder::over(image, plan.blocks);
     let mut bases_first = BasesFirst::new(image.session());
     let mut next = || {
         task.check()?;
         let mut window = Vec::new();
-        while window.len() < WINDOW_BYTES / piece_bytes {
-            let Some(mut blocks) = feeder.next_groups(piece_blocks, plan.group)? else {
+        let window_bytes = pace.next_window();
+        // Several pieces a window: each is decoded by one thread.
+        let piece_bytes = (window_bytes / 8).min(PIECE_BYTES).max(block_bytes);
+        let piece_blocks = piece_bytes / block_bytes;
+        while window.len() < (window_bytes / piece_bytes).max(1) {
+            let Some(mut blocks) = feeder.next_groups(piece_blocks, group)? else {
                 break;
             };
-            if let Some(wanted) = plan.wanted {
+            if let Some(wanted) = wanted {
                 blocks.retain(|(block, _)| wanted.contains(*block));
             }
             let mut reads = plan_reads(image.session(), &blocks)?;
@@ -682,7 +719,8 @@ pub(crate) fn in_order<R: Send>(
         Ok((!window.is_empty()).then_some(window))
     };
     let places = |piece: &Piece| piece.reads.iter().flat_map(Read::places).collect();
-    workers.pipeline(
+    workers.pipeline_with(
+        plan.waits,
         || bases_first.next_window(&mut next, places),
         |step: Step<Piece>| {
             let piece = match step {
@@ -716,49 +754,23 @@ fn get_stream(
     out: &mut (dyn Write + Send),
     task: Task<'_>,
 ) -> Result<GetReport, EngineError> {
-    let record = image.record();
-    let (block_size, virtual_size) = (record.block_size, record.virtual_size);
-    let mut walked = 0;
-    let (mut written, mut position) = (0, 0);
-    let zeros = Buffer::zeroed(block_size.as_usize());
-    let mut emit = |bytes: &[u8]| -> Result<(), EngineError> {
-        let rest = usize::try_from(virtual_size - position).unwrap_or(usize::MAX);
-        let bytes = bytes.get(..rest.min(bytes.len())).unwrap_or_default();
-        position += bytes.len() as u64;
-        out.write_all(bytes).map_err(output_error)
-    };
-    let all = InOrder {
-        wanted: None,
-        group: 1,
-    };
-    let report = in_order(
-        image,
-        workers,
-        all,
-        |blocks, decoded| (blocks, decoded),
-        |(blocks, decoded)| {
-            let mut next = blocks.start;
-            walked = blocks.end;
-            for (block, bytes) in decoded {
-                (next..u64::from(block.get())).try_for_each(|_| emit(&zeros))?;
-                emit(&bytes)?;
-                written += bytes.len() as u64;
-                next = u64::from(block.get()) + 1;
+    let zeros = Buffer::zeroed(image.record().block_size.as_usize());
+    let mut sink = |piece: StreamPiece| match piece {
+        StreamPiece::Data(bytes) => out.write_all(&bytes),
+        StreamPiece::Zeros(mut rest) => {
+            while rest > 0 {
+                let length = usize::try_from(rest).unwrap_or(usize::MAX).min(zeros.len());
+                out.write_all(zeros.get(..length).unwrap_or_default())?;
+                rest -= length as u64;
             }
             Ok(())
-        },
-        task,
-    )?;
-    let block_count = block_size.blocks_in(virtual_size);
-    for _ in walked..block_count {
-        task.check()?;
-        emit(&zeros)?;
-    }
+        }
+    };
+    let all = 0..image.record().virtual_size;
+    let pace = Pace::steady(WINDOW_BYTES);
+    let report = stream(image, workers, (all, pace), &mut sink, task)?;
     out.flush().map_err(output_error)?;
-    Ok(GetReport {
-        written_bytes: written.min(virtual_size),
-        ..report
-    })
+    Ok(report)
 }
 
 pub(crate) fn output_error(source: io::Error) -> EngineError {

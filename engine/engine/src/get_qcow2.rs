@@ -140,10 +140,7 @@ impl File<'_> {
         let layout = Layout::new(self.map, self.options)?;
         layout.write_head(|bytes| out.write_all(bytes).map_err(output_error))?;
         let (mut at, mut written) = (layout.data_offset(), 0);
-        let plan = InOrder {
-            wanted: Some(&wanted),
-            group: 1,
-        };
+        let plan = InOrder::of_all(self.image, &wanted, 1);
         let take = |decoded: Vec<(BlockIndex, Buffer)>| {
             for (block, bytes) in &decoded {
                 let (place, bytes) = place(&layout, *block, block_size, bytes);
@@ -189,10 +186,7 @@ impl File<'_> {
         let tables = self.map.tables();
         let l2 = appender.reserve(tables.len()).map_err(failed)?;
         let group = (cluster >> self.block_size().log2()).max(1);
-        let plan = InOrder {
-            wanted: Some(&wanted),
-            group,
-        };
+        let plan = InOrder::of_all(self.image, &wanted, group);
         let clusters = |_: Blocks, decoded| {
             compressed_clusters(compression, &self.map, self.block_size(), decoded)
         };

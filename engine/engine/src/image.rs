@@ -1,6 +1,8 @@
 //! An image opened to be read.
 
 use crate::EngineError;
+use std::ops::Deref;
+use std::sync::Arc;
 use tegula_format::{BlockIndex, ChunkId, ImageName, ImageRecord};
 use tegula_io::Buffer;
 use tegula_io::sync::{Mutex, PoisonError};
@@ -9,11 +11,39 @@ use tegula_store::{LayerStack, Session};
 /// An image's record and map. It stays readable for as long as the session it was opened in.
 #[derive(Debug)]
 pub struct OpenImage<'a> {
-    session: &'a Session,
+    session: Held<'a>,
     record: ImageRecord,
     stack: LayerStack,
     /// The chunk read last: small reads in sequence hit the same block again and again.
     last: Mutex<Option<(ChunkId, Buffer)>>,
+}
+
+/// The session that an image is read in: somebody else's, or its own.
+#[derive(Debug)]
+enum Held<'a> {
+    Borrowed(&'a Session),
+    Shared(Arc<Session>),
+}
+
+impl Deref for Held<'_> {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        match self {
+            Self::Borrowed(session) => session,
+            Self::Shared(session) => session,
+        }
+    }
+}
+
+impl OpenImage<'static> {
+    /// Opens an image by name in a session that lives as long as somebody has it.
+    ///
+    /// # Errors
+    /// As for [`Self::open`].
+    pub fn open_shared(session: Arc<Session>, name: &ImageName) -> Result<Self, EngineError> {
+        Self::open_in(Held::Shared(session), name)
+    }
 }
 
 impl<'a> OpenImage<'a> {
@@ -22,8 +52,12 @@ impl<'a> OpenImage<'a> {
     /// # Errors
     /// [`EngineError::Store`] if there is none, or its record or layers are damaged.
     pub fn open(session: &'a Session, name: &ImageName) -> Result<Self, EngineError> {
+        Self::open_in(Held::Borrowed(session), name)
+    }
+
+    fn open_in(session: Held<'a>, name: &ImageName) -> Result<Self, EngineError> {
         let record = session.image(name)?;
-        let stack = LayerStack::of_image(session, &record)?;
+        let stack = LayerStack::of_image(&session, &record)?;
         Ok(Self {
             session,
             record,
@@ -43,8 +77,8 @@ impl<'a> OpenImage<'a> {
     }
 
     /// Returns the session it was opened in.
-    pub fn session(&self) -> &'a Session {
-        self.session
+    pub fn session(&self) -> &Session {
+        &self.session
     }
 
     /// Fills `buffer` with the image's bytes at `offset`. Every byte is verified before it is returned.

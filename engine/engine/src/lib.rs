@@ -19,6 +19,7 @@ mod image;
 mod put;
 mod runs;
 mod source;
+mod stream;
 mod task;
 mod thin;
 mod usage;
@@ -44,6 +45,7 @@ pub use image::OpenImage;
 pub use put::{PutReport, PutRequest};
 pub use runs::Runs;
 pub use source::{BlockSource, Content, RawDisk, Source, SourceExtent};
+pub use stream::{ImageReader, StreamPiece, StreamReport};
 pub use task::Task;
 pub use usage::{ImageInfo, ImageUsage, Statistics, Usage};
 pub use workers::Workers;
@@ -53,7 +55,7 @@ pub use tegula_format::{
     ZSTD_LEVEL_MIN,
 };
 pub use tegula_io::{
-    Backend, BackendPreference, Clock, FileKind, SourceError, SystemClock, TargetError,
+    Backend, BackendPreference, Buffer, Clock, FileKind, SourceError, SystemClock, TargetError,
 };
 pub use tegula_store::{
     CollectOptions, Collection, Depth, Environment, Finding, Folded, InitOptions, Optimization,

@@ -1,8 +1,10 @@
 //! Putting an image in: read, compare with the parent, hash, look up, compress; then write in order (design 4.4).
 
 use crate::hint::{self, HintedDisk};
+use crate::stream::Streams;
 use crate::thin::Reused;
 use crate::walk::{BATCH_BYTES, DiskBatch, DiskWalk, WalkPlan};
+use crate::workers::Waits;
 use crate::{
     BlockSource, ChangeHint, ChangedBlocks, Content, EngineError, HintChecks, HintReport, Source,
     SourceExtent, Task, Workers,
@@ -17,6 +19,9 @@ use tegula_store::{Encoded, IdTable, Ingest, LayerStack, NewChunk, NewImage, Ses
 
 /// Steps in a window of the pipeline. Three windows of blocks and their records are what a put holds in memory.
 const WINDOW_BATCHES: usize = 32;
+
+/// Steps that a smaller window has, each of them smaller then: every core is to have one.
+const WINDOW_BATCHES_MIN: usize = 4;
 
 /// What to put.
 #[derive(Debug)]
@@ -95,18 +100,18 @@ struct Judged {
 
 pub(crate) fn put(
     session: &Session,
-    workers: Workers,
+    (workers, streams): (Workers, &Streams),
     request: PutRequest<'_>,
     task: Task<'_>,
 ) -> Result<PutReport, EngineError> {
     let over = Over::open(session, &request)?;
-    Ok(put_over(session, workers, request, (over, None), task)?.0)
+    Ok(put_over(session, (workers, streams), request, (over, None), task)?.0)
 }
 
 /// Puts a disk in of which somebody says what was changed since it was the parent.
 pub(crate) fn put_changed(
     session: &Session,
-    workers: Workers,
+    (workers, streams): (Workers, &Streams),
     request: PutRequest<'_>,
     (hint, checks): (&ChangeHint, HintChecks),
     task: Task<'_>,
@@ -131,7 +136,7 @@ pub(crate) fn put_changed(
         Ok(usable) => usable,
         Err(reason) => {
             report.reason = Some(reason);
-            let (put, _) = put_over(session, workers, request, (over, None), task)?;
+            let (put, _) = put_over(session, (workers, streams), request, (over, None), task)?;
             return Ok(PutReport {
                 hint: Some(report),
                 ..put
@@ -165,7 +170,7 @@ pub(crate) fn put_changed(
         ..request
     };
     let watched = (!report.used).then_some(&changed);
-    let (put, missed) = put_over(session, workers, request, (over, watched), task)?;
+    let (put, missed) = put_over(session, (workers, streams), request, (over, watched), task)?;
     report.missed_blocks = missed;
     Ok(PutReport {
         hint: Some(report),
@@ -199,7 +204,7 @@ impl Over {
 /// outside of what was said to be changed.
 fn put_over(
     session: &Session,
-    workers: Workers,
+    (workers, streams): (Workers, &Streams),
     request: PutRequest<'_>,
     (over, changed): (Option<Over>, Option<&ChangedBlocks>),
     task: Task<'_>,
@@ -216,7 +221,7 @@ fn put_over(
     let mut map = NewMap::new(&ingest, base.as_ref());
     let virtual_size = match source {
         Source::Disk(disk) => put_disk(&mut map, workers, disk, task)?,
-        Source::Stream(stream) => put_stream(&mut map, workers, stream, task)?,
+        Source::Stream(stream) => put_stream(&mut map, (workers, streams), stream, task)?,
     };
     task.check()?;
     let NewMap {
@@ -637,7 +642,7 @@ struct StreamBatch {
 
 fn put_stream(
     map: &mut NewMap<'_, '_>,
-    workers: Workers,
+    (workers, streams): (Workers, &Streams),
     stream: &mut (dyn Read + Send),
     task: Task<'_>,
 ) -> Result<u64, EngineError> {
@@ -647,12 +652,17 @@ fn put_stream(
         base: map.base,
         block_size: map.block_size,
     };
-    let batch_bytes = BATCH_BYTES.max(judge.block_size.as_usize());
+    let _active = streams.begin();
     let (mut virtual_size, mut ended) = (0, false);
-    workers.pipeline(
+    workers.pipeline_with(
+        Waits::Feeding,
         || {
+            let window_bytes = (WINDOW_BATCHES * BATCH_BYTES).min(streams.share());
+            let batch_bytes = (window_bytes / WINDOW_BATCHES_MIN)
+                .min(BATCH_BYTES)
+                .next_multiple_of(judge.block_size.as_usize());
             let mut window = Vec::with_capacity(WINDOW_BATCHES);
-            while window.len() < WINDOW_BATCHES && !ended {
+            while window.len() < (window_bytes / batch_bytes).max(1) && !ended {
                 task.check()?;
                 let mut data = Buffer::stale(batch_bytes);
                 let bytes =

@@ -4,6 +4,7 @@ use super::DeltaError;
 use super::plan::{Plan, Recompress};
 use super::sink::{DeltaSink, NewFile, stream_bytes};
 use crate::get::plan_reads;
+use crate::workers::Waits;
 use crate::{EngineError, OpenImage, Task, Workers};
 use std::fmt;
 use std::io::Write;
@@ -22,9 +23,8 @@ pub(super) struct Pace {
     piece_bytes: usize,
     /// Pieces in a window: what all cores work on.
     window_pieces: usize,
-    /// Whether the caller's own thread hands the records over, and may wait with them for as long as it likes: those of
-    /// the pool do not wait with it.
-    by_caller: bool,
+    /// Whether whoever takes the records may be waited for.
+    waits: Waits,
 }
 
 impl Pace {
@@ -32,14 +32,14 @@ impl Pace {
     pub(super) const FAST: Self = Self {
         piece_bytes: 2 << 20,
         window_pieces: 8,
-        by_caller: false,
+        waits: Waits::Nowhere,
     };
 
     /// For one of many who may be slow: a few MiB at a time.
     pub(super) const PATIENT: Self = Self {
         piece_bytes: 512 << 10,
         window_pieces: 4,
-        by_caller: true,
+        waits: Waits::Taking,
     };
 
     /// Returns how many records are read together: fewer of large blocks.
@@ -199,8 +199,8 @@ pub(super) fn for_each_record(
     let mut done = 0;
     let block_bytes = u64::from(plan.block_size.bytes());
     let piece_records = pace.piece_records(plan.block_size);
-    workers.pipeline_by(
-        pace.by_caller,
+    workers.pipeline_with(
+        pace.waits,
         || {
             task.check()?;
             let mut window = Vec::with_capacity(pace.window_pieces);
