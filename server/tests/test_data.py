@@ -15,7 +15,7 @@ DATA = disks.noise(3 * MIB + 12345)
 
 @pytest.fixture(scope="module")
 def settings():
-    return {"limits": {"image_size_max": 64 * MIB}}
+    return {"quotas": {"image_bytes_max": 64 * MIB}}
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,6 @@ from support.images import Case, Images, cases
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 
-@pytest.fixture(scope="module")
-def settings():
-    return {}
-
-
 # --- Making them ------------------------------------------------------------------------------------------------------
 
 

@@ -25,12 +25,11 @@ def free_port():
 
 
 def toml(tables):
-    """A TOML document of {table: {key: value}}; a list of tables becomes an array of tables. Keys without a table are in ""."""
+    """A TOML document of {table: {key: value}}; a list of tables becomes an array of tables."""
     lines = []
     for table, content in tables.items():
         for entry in content if isinstance(content, list) else [content]:
-            if table:
-                lines.append(f"[[{table}]]" if isinstance(content, list) else f"[{table}]")
+            lines.append(f"[[{table}]]" if isinstance(content, list) else f"[{table}]")
             # A string, number, boolean or list of strings is written the same in JSON and in TOML.
             lines += [f"{key} = {json.dumps(value)}" for key, value in entry.items()]
             lines.append("")
@@ -47,7 +46,7 @@ class Database:
             self.url = postgres.rsplit("/", 1)[0] + "/" + self.name
             self._sql(f"CREATE DATABASE {self.name}")
         else:
-            self.url = f"sqlite://{directory}/catalog.sqlite"
+            self.url = f"sqlite:{directory}/catalog.sqlite"
 
     def remove(self):
         """Removes the database; one in a file goes with its directory."""
@@ -74,10 +73,11 @@ class Server:
     def config(self):
         """The configuration, as tables."""
         tables = {
-            "": {"listen": f"127.0.0.1:{self.port}"},
+            "listen": {"address": f"127.0.0.1:{self.port}"},
             "database": {"url": self.database.url},
             "store": {"path": str(self.directory / "store")},
-            "tokens": [
+            "identity": {"providers": ["tokens"]},
+            "identity.tokens": [
                 {
                     "sha256": hashlib.sha256(person.token.encode()).hexdigest(),
                     "user": person.name,
