@@ -302,7 +302,6 @@ pub fn layer() -> Vec<Vec<u8>> {
             data,
             zero,
             ids: &LayerIds::of(&ids),
-            differs: parent.is_some(),
         }
         .encode();
         [head, ids].concat()

@@ -377,17 +377,12 @@ impl<'a> Ingest<'a> {
             data,
             zero,
         } = image;
-        let differs = match base {
-            Some(base) => base.differs_from(&data, ids.as_slice(), &zero)?,
-            None => false,
-        };
         let layer = NewLayer {
             virtual_size,
             parent: base.map(LayerStack::reference),
             data,
             zero,
             ids: LayerIdSource::Table(ids),
-            differs,
         };
         let layer = layer.publish(self.session, self.id)?;
         // Another writer's sealed segment that we found by its name may not be durable under it yet, nor a layer.
@@ -529,7 +524,6 @@ impl<'a> Ingest<'a> {
             data,
             zero: BlockSet::new(),
             ids: LayerIdSource::Table(ids.finish()?),
-            differs: false,
         }
         .publish(self.session, self.id)?;
         self.replace_layer(old, layer)

@@ -1,6 +1,7 @@
 //! Withdraws an image from all but administrators, and gives it back.
 
-use super::{Right, Service, ServiceError};
+use super::{Service, ServiceError};
+use tegula_domain::policy::Rule;
 use tegula_domain::{Caller, ImageId, ImageStatus};
 
 impl Service {
@@ -9,7 +10,7 @@ impl Service {
     /// # Errors
     /// [`ServiceError::NoImage`], [`ServiceError::Denied`]; [`ServiceError::Forbidden`] in any other state.
     pub fn deactivate(&self, caller: &Caller, id: &ImageId) -> Result<(), ServiceError> {
-        self.turn_to(caller, id, Right::Deactivate, ImageStatus::Deactivated)
+        self.turn_to(caller, id, Rule::Deactivate, ImageStatus::Deactivated)
     }
 
     /// Gives a withdrawn image back; an active one stays so.
@@ -17,14 +18,14 @@ impl Service {
     /// # Errors
     /// [`ServiceError::NoImage`], [`ServiceError::Denied`]; [`ServiceError::Forbidden`] in any other state.
     pub fn reactivate(&self, caller: &Caller, id: &ImageId) -> Result<(), ServiceError> {
-        self.turn_to(caller, id, Right::Reactivate, ImageStatus::Active)
+        self.turn_to(caller, id, Rule::Reactivate, ImageStatus::Active)
     }
 
     fn turn_to(
         &self,
         caller: &Caller,
         id: &ImageId,
-        right: Right,
+        right: Rule,
         to: ImageStatus,
     ) -> Result<(), ServiceError> {
         self.in_turn(|| {

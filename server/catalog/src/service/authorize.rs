@@ -1,6 +1,7 @@
 //! The two steps before every use case: may the caller know of the image, and may it do this to it.
 
-use super::{Right, Service, ServiceError, Target};
+use super::{Service, ServiceError};
+use tegula_domain::policy::Rule;
 use tegula_domain::{Caller, Image, ImageId, Visibility};
 
 /// An image that the caller may know of.
@@ -15,7 +16,7 @@ pub struct Seen {
 #[derive(Debug)]
 pub struct Authorized {
     image: Image,
-    right: Right,
+    right: Rule,
 }
 
 impl Seen {
@@ -42,7 +43,7 @@ impl Authorized {
     }
 
     /// What may be done to it.
-    pub const fn right(&self) -> Right {
+    pub const fn right(&self) -> Rule {
         self.right
     }
 }
@@ -59,7 +60,7 @@ impl Service {
             .ok_or_else(|| ServiceError::NoImage(id.clone()))?;
         let member = self.is_member(caller, &image)?;
         let seen = Seen { image, member };
-        if self.is_visible(caller, &seen) && self.allows(caller, &seen, Right::GetImage) {
+        if self.is_visible(caller, &seen) && self.allows(caller, &seen, Rule::GetImage) {
             Ok(seen)
         } else {
             Err(ServiceError::NoImage(id.clone()))
@@ -68,8 +69,7 @@ impl Service {
 
     /// Whether the caller administers all projects.
     pub fn is_admin(&self, caller: &Caller) -> bool {
-        self.rules
-            .allows(Right::ContextIsAdmin, caller, Target::default())
+        self.rules().policy.is_admin(caller)
     }
 
     /// Asks for a right to an image that the caller may know of.
@@ -80,7 +80,7 @@ impl Service {
         &self,
         caller: &Caller,
         seen: Seen,
-        right: Right,
+        right: Rule,
     ) -> Result<Authorized, ServiceError> {
         if self.allows(caller, &seen, right) {
             let image = seen.image;
@@ -94,8 +94,8 @@ impl Service {
     ///
     /// # Errors
     /// [`ServiceError::Denied`].
-    pub fn authorize_generally(&self, caller: &Caller, right: Right) -> Result<(), ServiceError> {
-        if self.rules.allows(right, caller, Target::default()) {
+    pub fn authorize_generally(&self, caller: &Caller, right: Rule) -> Result<(), ServiceError> {
+        if self.rules().policy.allows(right, caller, &()) {
             Ok(())
         } else {
             Err(ServiceError::Denied(right))
@@ -122,12 +122,9 @@ impl Service {
     }
 
     /// Whether the policy gives the right.
-    pub(crate) fn allows(&self, caller: &Caller, seen: &Seen, right: Right) -> bool {
-        let target = Target {
-            image: Some(&seen.image),
-            member: caller.project.as_deref().filter(|_| seen.member),
-        };
-        self.rules.allows(right, caller, target)
+    pub(crate) fn allows(&self, caller: &Caller, seen: &Seen, right: Rule) -> bool {
+        let member = caller.project.as_deref().filter(|_| seen.member);
+        self.rules().allows(right, caller, &seen.image, member)
     }
 
     /// Whether the caller's project is a member of a shared image: only of those does the database need to be asked.

@@ -1,11 +1,11 @@
 //! Makes an image: what is known of it; its bytes come later.
 
-use super::{PropertyOperation, Right, Service, ServiceError, Target, View};
+use super::{Service, ServiceError, View};
 use std::collections::BTreeMap;
+use tegula_domain::policy::Rule;
+use tegula_domain::property::is_reserved;
+use tegula_domain::quota::Limited;
 use tegula_domain::{Caller, Image, ImageId, ImageStatus, Lineage, NewImage, Visibility};
-
-/// Properties of the service itself begin with it. They are not counted, and no caller writes them.
-const OWN_PREFIX: &str = "os_glance";
 
 impl Service {
     /// Makes an image, queued, and returns it as its maker sees it.
@@ -16,9 +16,8 @@ impl Service {
     pub fn create(&self, caller: &Caller, new: NewImage) -> Result<View, ServiceError> {
         let image = self.draft(caller, new);
         self.authorize_new(caller, &image)?;
-        for name in image.properties.keys() {
-            self.check_property(caller, PropertyOperation::Create, name)?;
-        }
+        let rules = self.rules();
+        rules.protection.check_new(caller, &image.properties)?;
         self.check_counts(&image)?;
         if let Some(parent) = &image.lineage.parent {
             self.check_parent(caller, parent)?;
@@ -59,54 +58,28 @@ impl Service {
     }
 
     fn authorize_new(&self, caller: &Caller, image: &Image) -> Result<(), ServiceError> {
-        let target = Target {
-            image: Some(image),
-            member: None,
-        };
         if !caller.is_of(image.owner.as_deref()) && !self.is_admin(caller) {
             return Err(ServiceError::Forbidden(
                 "only an administrator makes images for another project, or for none".to_owned(),
             ));
         }
-        let wanted = [Some(Right::AddImage), right_to_show(image.visibility)];
+        let wanted = [Some(Rule::AddImage), right_to_show(image.visibility)];
         match wanted
             .into_iter()
             .flatten()
-            .find(|right| !self.rules.allows(*right, caller, target))
+            .find(|right| !self.rules().allows(*right, caller, image, None))
         {
             Some(right) => Err(ServiceError::Denied(right)),
             None => Ok(()),
         }
     }
 
-    /// Checks that a property may be made, changed or taken away.
-    pub(crate) fn check_property(
-        &self,
-        caller: &Caller,
-        operation: PropertyOperation,
-        name: &str,
-    ) -> Result<(), ServiceError> {
-        if self.rules.may(caller, operation, name) {
-            Ok(())
-        } else {
-            Err(ServiceError::Forbidden(format!(
-                "the property protection does not let you {} `{name}`",
-                operation.as_str()
-            )))
-        }
-    }
-
-    /// Checks that the image has not too many tags and properties.
-    pub(crate) fn check_counts(&self, image: &Image) -> Result<(), ServiceError> {
+    /// Checks that an image to be has not too many tags and properties.
+    fn check_counts(&self, image: &Image) -> Result<(), ServiceError> {
         let properties = counted(&image.properties);
-        for (what, count, limit) in [
-            ("properties", properties, self.limits.properties),
-            ("tags", image.tags.len() as u64, self.limits.tags),
-        ] {
-            if count > limit {
-                return Err(ServiceError::Limit { what, count, limit });
-            }
-        }
+        self.limits.check(Limited::Properties, 0, properties)?;
+        let tags = image.tags.len() as u64;
+        self.limits.check(Limited::Tags, 0, tags)?;
         Ok(())
     }
 
@@ -118,7 +91,7 @@ impl Service {
             ServiceError::NoImage(_) => refused("there is no such image"),
             error => error,
         })?;
-        if !self.allows(caller, &seen, Right::DownloadImage) {
+        if !self.allows(caller, &seen, Rule::DownloadImage) {
             return Err(refused("you may not have its data"));
         }
         if seen.image().status != ImageStatus::Active {
@@ -129,18 +102,15 @@ impl Service {
 }
 
 /// The right that showing an image to so many needs, besides that of making or changing it.
-pub(crate) const fn right_to_show(visibility: Visibility) -> Option<Right> {
+pub(crate) const fn right_to_show(visibility: Visibility) -> Option<Rule> {
     match visibility {
-        Visibility::Public => Some(Right::PublicizeImage),
-        Visibility::Community => Some(Right::CommunitizeImage),
+        Visibility::Public => Some(Rule::PublicizeImage),
+        Visibility::Community => Some(Rule::CommunitizeImage),
         Visibility::Shared | Visibility::Private => None,
     }
 }
 
 /// How many properties count towards the limit.
 pub(crate) fn counted(properties: &BTreeMap<String, String>) -> u64 {
-    properties
-        .keys()
-        .filter(|name| !name.starts_with(OWN_PREFIX))
-        .count() as u64
+    properties.keys().filter(|name| !is_reserved(name)).count() as u64
 }

@@ -1,6 +1,7 @@
 //! Deletes an image. Its id stays taken.
 
-use super::{Right, Service, ServiceError};
+use super::{Service, ServiceError};
+use tegula_domain::policy::Rule;
 use tegula_domain::{Caller, ImageId, ImageStatus};
 
 impl Service {
@@ -11,7 +12,7 @@ impl Service {
     pub fn delete(&self, caller: &Caller, id: &ImageId) -> Result<(), ServiceError> {
         self.in_turn(|| {
             let seen = self.see(caller, id)?;
-            let authorized = self.authorize(caller, seen, Right::DeleteImage)?;
+            let authorized = self.authorize(caller, seen, Rule::DeleteImage)?;
             let mut image = authorized.image().clone();
             if image.protected {
                 return Err(ServiceError::Forbidden(format!(

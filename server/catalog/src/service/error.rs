@@ -1,7 +1,9 @@
 //! Why a use case did not do what it was asked for.
 
-use super::Right;
 use crate::db::CatalogError;
+use tegula_domain::policy::Rule;
+use tegula_domain::protection::EditRefused;
+use tegula_domain::quota::OverLimit;
 use tegula_domain::{ImageId, ImageStatus};
 
 /// Why it was not done; nothing was changed. Each variant is another answer to the caller.
@@ -27,8 +29,8 @@ pub enum ServiceError {
         tag: String,
     },
     /// The policy does not give the caller this right.
-    #[error("the policy's rule {} does not allow it", .0.rule())]
-    Denied(Right),
+    #[error("the policy's rule {} does not allow it", .0.name())]
+    Denied(Rule),
     /// A rule that no policy can lift forbids it.
     #[error("{0}")]
     Forbidden(String),
@@ -49,12 +51,13 @@ pub enum ServiceError {
         wanted: &'static str,
     },
     /// A limit would be passed.
-    #[error("there would be {count} {what}, but the limit is {limit}")]
-    Limit {
+    #[error(transparent)]
+    Limit(#[from] OverLimit),
+    /// A limit would be passed that the database keeps.
+    #[error("the limit of {limit} {what} is reached")]
+    Full {
         /// Of what.
         what: &'static str,
-        /// How many there would be.
-        count: u64,
         /// How many there may be.
         limit: u64,
     },
@@ -78,15 +81,23 @@ impl From<CatalogError> for ServiceError {
             CatalogError::NoMarker(_) | CatalogError::TooLarge { .. } => {
                 Self::Invalid(error.to_string())
             }
-            CatalogError::Limit { what, limit } => Self::Limit {
-                what,
-                count: limit.saturating_add(1),
-                limit,
-            },
+            CatalogError::Limit { what, limit } => Self::Full { what, limit },
             error @ (CatalogError::Url(_)
             | CatalogError::Schema(_)
             | CatalogError::Damaged { .. }
             | CatalogError::Database(_)) => Self::Catalog(error),
+        }
+    }
+}
+
+impl From<EditRefused> for ServiceError {
+    fn from(refused: EditRefused) -> Self {
+        match refused {
+            EditRefused::Text(_) => Self::Invalid(refused.to_string()),
+            EditRefused::Reserved(_) | EditRefused::Forbidden { .. } => {
+                Self::Forbidden(refused.to_string())
+            }
+            EditRefused::Absent(_) | EditRefused::Present(_) => Self::Conflict(refused.to_string()),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Lists images.
 
-use super::{Right, Service, ServiceError, Target, View};
+use super::{Service, ServiceError, View};
+use tegula_domain::policy::Rule;
 use tegula_domain::query::{Asked, Direction, Filter, ImageQuery, ListScope, SortKey};
 use tegula_domain::{Caller, Image, ImageId, MemberStatus, Visibility};
 
@@ -41,7 +42,7 @@ impl Service {
     /// # Errors
     /// [`ServiceError::Denied`]; [`ServiceError::Invalid`] if the marker is no image that the caller could have listed.
     pub fn list(&self, caller: &Caller, request: ListRequest) -> Result<Page, ServiceError> {
-        self.authorize_generally(caller, Right::GetImages)?;
+        self.authorize_generally(caller, Rule::GetImages)?;
         let query = self.query(caller, request);
         let found = self.catalog.list(&query)?;
         let full = found.len() as u64 >= u64::from(query.limit);
@@ -80,10 +81,7 @@ impl Service {
         let shared_with_it = image.visibility == Visibility::Shared
             && !admin
             && !caller.is_of(image.owner.as_deref());
-        let target = Target {
-            image: Some(image),
-            member: caller.project.as_deref().filter(|_| shared_with_it),
-        };
-        self.rules.allows(Right::GetImage, caller, target)
+        let member = caller.project.as_deref().filter(|_| shared_with_it);
+        self.rules().allows(Rule::GetImage, caller, image, member)
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Only shared images have members. Their owner sees all of them, a member only itself: for it, the others do not exist.
 
-use super::{Right, Seen, Service, ServiceError, Target};
+use super::{Seen, Service, ServiceError};
+use tegula_domain::policy::Rule;
 use tegula_domain::{Caller, Image, ImageId, Member, MemberStatus, Visibility};
 
 impl Service {
@@ -18,7 +19,7 @@ impl Service {
         project: &str,
     ) -> Result<Member, ServiceError> {
         let seen = self.see(caller, id)?;
-        let authorized = self.authorize(caller, seen, Right::AddMember)?;
+        let authorized = self.authorize(caller, seen, Rule::AddMember)?;
         check_is_shared(authorized.image())?;
         let now = self.now();
         let member = Member {
@@ -28,7 +29,7 @@ impl Service {
             updated_at: now,
         };
         self.catalog
-            .insert_member(id, &member, self.limits.members)?;
+            .insert_member(id, &member, self.limits.members.unwrap_or(u64::MAX))?;
         Ok(member)
     }
 
@@ -39,8 +40,8 @@ impl Service {
     pub fn members(&self, caller: &Caller, id: &ImageId) -> Result<Vec<Member>, ServiceError> {
         let seen = self.see(caller, id)?;
         check_is_shared(seen.image())?;
-        if !self.allows(caller, &seen, Right::GetMembers) {
-            return Err(ServiceError::Denied(Right::GetMembers));
+        if !self.allows(caller, &seen, Rule::GetMembers) {
+            return Err(ServiceError::Denied(Rule::GetMembers));
         }
         let mut members = self.catalog.members(id)?;
         members.retain(|member| self.may_know(caller, &seen, &member.project));
@@ -59,14 +60,11 @@ impl Service {
     ) -> Result<Member, ServiceError> {
         let seen = self.see(caller, id)?;
         let member = self.known_member(caller, &seen, project)?;
-        let target = Target {
-            image: Some(seen.image()),
-            member: Some(project),
-        };
-        if seen.image().visibility != Visibility::Shared
-            || !self.rules.allows(Right::GetMember, caller, target)
+        let (rules, image) = (self.rules(), seen.image());
+        if image.visibility != Visibility::Shared
+            || !rules.allows(Rule::GetMember, caller, image, Some(project))
         {
-            return Err(no_member(seen.image(), project));
+            return Err(no_member(image, project));
         }
         Ok(member)
     }
@@ -86,12 +84,9 @@ impl Service {
         let seen = self.see(caller, id)?;
         check_is_shared(seen.image())?;
         self.known_member(caller, &seen, project)?;
-        let target = Target {
-            image: Some(seen.image()),
-            member: Some(project),
-        };
-        if !self.rules.allows(Right::ModifyMember, caller, target) {
-            return Err(ServiceError::Denied(Right::ModifyMember));
+        let (rules, image) = (self.rules(), seen.image());
+        if !rules.allows(Rule::ModifyMember, caller, image, Some(project)) {
+            return Err(ServiceError::Denied(Rule::ModifyMember));
         }
         Ok(self.catalog.set_member(id, project, status, self.now())?)
     }
@@ -110,7 +105,7 @@ impl Service {
         let seen = self.see(caller, id)?;
         check_is_shared(seen.image())?;
         self.known_member(caller, &seen, project)?;
-        self.authorize(caller, seen, Right::DeleteMember)?;
+        self.authorize(caller, seen, Rule::DeleteMember)?;
         Ok(self.catalog.remove_member(id, project)?)
     }
 

@@ -14,7 +14,7 @@ mod delete;
 mod error;
 mod list;
 mod members;
-mod rights;
+mod rules;
 mod show;
 mod tags;
 mod update;
@@ -23,13 +23,14 @@ mod view;
 pub use authorize::{Authorized, Seen};
 pub use error::ServiceError;
 pub use list::{ListRequest, Page};
-pub use rights::{PropertyOperation, Right, Rules, Target};
-pub use update::{Attribute, Change};
+pub use rules::Rules;
+pub use update::{Attribute, Change, PropertyChange};
 pub use view::View;
 
 use crate::db::Catalog;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
+use tegula_domain::quota::Limits;
 use tegula_domain::{ImageId, Timestamp};
 use tegula_engine::Clock;
 
@@ -40,32 +41,11 @@ const TURNS_MAX: u32 = 64;
 /// Makes the ids of new images.
 pub type NewIds = Arc<dyn Fn() -> ImageId + Send + Sync>;
 
-/// How many there may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Projects that an image is shared with.
-    pub members: u64,
-    /// Properties of an image, those of the service itself (`os_glance_…`) not counted.
-    pub properties: u64,
-    /// Tags of an image.
-    pub tags: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            members: 128,
-            properties: 128,
-            tags: 128,
-        }
-    }
-}
-
 /// The use cases, and what they work with. Cheap to clone; calls block.
 #[derive(Clone)]
 pub struct Service {
     catalog: Arc<dyn Catalog>,
-    rules: Arc<dyn Rules>,
+    rules: Arc<RwLock<Arc<Rules>>>,
     clock: Arc<dyn Clock>,
     new_ids: NewIds,
     limits: Limits,
@@ -75,14 +55,14 @@ impl Service {
     /// The use cases over this database, under these rules and limits.
     pub fn new(
         catalog: Arc<dyn Catalog>,
-        rules: Arc<dyn Rules>,
+        rules: Rules,
         clock: Arc<dyn Clock>,
         new_ids: NewIds,
         limits: Limits,
     ) -> Self {
         Self {
             catalog,
-            rules,
+            rules: Arc::new(RwLock::new(Arc::new(rules))),
             clock,
             new_ids,
             limits,
@@ -94,9 +74,15 @@ impl Service {
         &self.catalog
     }
 
-    /// The rules.
-    pub fn rules(&self) -> &dyn Rules {
-        &*self.rules
+    /// The rules in force.
+    pub fn rules(&self) -> Arc<Rules> {
+        let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&rules)
+    }
+
+    /// Puts other rules in force, for this value and all its clones. What was begun under the old ones ends under either.
+    pub fn set_rules(&self, rules: Rules) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
     }
 
     fn now(&self) -> Timestamp {

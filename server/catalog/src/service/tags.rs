@@ -1,6 +1,8 @@
 //! Tags an image, and takes tags away.
 
-use super::{Right, Service, ServiceError};
+use super::{Service, ServiceError};
+use tegula_domain::policy::Rule;
+use tegula_domain::quota::Limited;
 use tegula_domain::{Caller, ImageId};
 
 impl Service {
@@ -11,10 +13,11 @@ impl Service {
     pub fn add_tag(&self, caller: &Caller, id: &ImageId, tag: &str) -> Result<(), ServiceError> {
         self.in_turn(|| {
             let seen = self.see(caller, id)?;
-            let authorized = self.authorize(caller, seen, Right::ModifyImage)?;
+            let authorized = self.authorize(caller, seen, Rule::ModifyImage)?;
             let mut image = authorized.image().clone();
+            let before = image.tags.len() as u64;
             if image.tags.insert(tag.to_owned()) {
-                self.check_counts(&image)?;
+                self.limits.check(Limited::Tags, before, before + 1)?;
                 self.save(&authorized, image)?;
             }
             Ok(())
@@ -28,7 +31,7 @@ impl Service {
     pub fn remove_tag(&self, caller: &Caller, id: &ImageId, tag: &str) -> Result<(), ServiceError> {
         self.in_turn(|| {
             let seen = self.see(caller, id)?;
-            let authorized = self.authorize(caller, seen, Right::ModifyImage)?;
+            let authorized = self.authorize(caller, seen, Rule::ModifyImage)?;
             let mut image = authorized.image().clone();
             if !image.tags.remove(tag) {
                 return Err(ServiceError::NoTag {

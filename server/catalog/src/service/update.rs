@@ -1,8 +1,11 @@
 //! Changes what is known of an image: all the changes of a request, or none.
 
 use super::create::{counted, right_to_show};
-use super::{PropertyOperation, Right, Service, ServiceError, View};
+use super::{Service, ServiceError, View};
 use std::collections::BTreeSet;
+use tegula_domain::policy::Rule;
+use tegula_domain::protection::PropertyEdit;
+use tegula_domain::quota::Limited;
 use tegula_domain::{Caller, Image, ImageId, ImageStatus, Visibility};
 
 /// A value for something that every image has.
@@ -27,14 +30,32 @@ pub enum Attribute {
 pub enum Change {
     /// Gives something that every image has another value.
     Set(Attribute),
+    /// Changes a property.
+    Property(PropertyChange),
+}
+
+/// A [`PropertyEdit`] that can be kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PropertyChange {
     /// Gives the image a property, or gives one that it has another value.
-    Put(String, String),
-    /// Gives the image a property that it does not have.
     Add(String, String),
+    /// Gives the image a property that it does not have.
+    AddNew(String, String),
     /// Gives a property that it has another value.
     Replace(String, String),
     /// Takes a property away that it has.
     Remove(String),
+}
+
+impl PropertyChange {
+    fn borrow(&self) -> PropertyEdit<'_> {
+        match self {
+            Self::Add(name, value) => PropertyEdit::Add { name, value },
+            Self::AddNew(name, value) => PropertyEdit::AddNew { name, value },
+            Self::Replace(name, value) => PropertyEdit::Replace { name, value },
+            Self::Remove(name) => PropertyEdit::Remove { name },
+        }
+    }
 }
 
 impl Service {
@@ -62,7 +83,7 @@ impl Service {
                     return Err(ServiceError::Denied(right));
                 }
             }
-            let authorized = self.authorize(caller, seen, Right::ModifyImage)?;
+            let authorized = self.authorize(caller, seen, Rule::ModifyImage)?;
             let mut image = authorized.image().clone();
             for change in changes {
                 self.apply(caller, &mut image, change)?;
@@ -81,26 +102,10 @@ impl Service {
     ) -> Result<(), ServiceError> {
         match change {
             Change::Set(attribute) => self.set(caller, image, attribute.clone()),
-            Change::Put(name, value) => self.put(caller, image, name, value),
-            Change::Add(name, value) => {
-                if self.readable(caller, image, name) {
-                    return Err(ServiceError::Conflict(format!(
-                        "the image has a property `{name}` already"
-                    )));
-                }
-                self.put(caller, image, name, value)
-            }
-            Change::Replace(name, value) => {
-                self.expect_property(caller, image, name)?;
-                self.check_property(caller, PropertyOperation::Update, name)?;
-                image.properties.insert(name.clone(), value.clone());
-                Ok(())
-            }
-            Change::Remove(name) => {
-                self.expect_property(caller, image, name)?;
-                self.check_property(caller, PropertyOperation::Delete, name)?;
-                image.properties.remove(name);
-                Ok(())
+            Change::Property(edit) => {
+                let rules = self.rules();
+                let properties = &mut image.properties;
+                Ok(rules.protection.edit(caller, properties, edit.borrow())?)
             }
         }
     }
@@ -151,54 +156,14 @@ impl Service {
         Ok(())
     }
 
-    /// Makes a property or changes it. One that the caller cannot see is made, as far as it can tell, so it must be allowed
-    /// to make one; that it is there then also asks for the right to change it.
-    fn put(
-        &self,
-        caller: &Caller,
-        image: &mut Image,
-        name: &str,
-        value: &str,
-    ) -> Result<(), ServiceError> {
-        if !self.readable(caller, image, name) {
-            self.check_property(caller, PropertyOperation::Create, name)?;
-        }
-        if image.properties.contains_key(name) {
-            self.check_property(caller, PropertyOperation::Update, name)?;
-        }
-        image.properties.insert(name.to_owned(), value.to_owned());
-        Ok(())
-    }
-
-    /// Whether the image has the property, as far as the caller may know.
-    fn readable(&self, caller: &Caller, image: &Image, name: &str) -> bool {
-        image.properties.contains_key(name) && self.may_read(caller, name)
-    }
-
-    fn expect_property(
-        &self,
-        caller: &Caller,
-        image: &Image,
-        name: &str,
-    ) -> Result<(), ServiceError> {
-        if self.readable(caller, image, name) {
-            Ok(())
-        } else {
-            Err(ServiceError::Conflict(format!(
-                "the image has no property `{name}`"
-            )))
-        }
-    }
-
     /// Checks the limits of what grew: an image that has too much since before the limit was lowered can still be changed.
     fn check_growth(&self, before: &Image, after: &Image) -> Result<(), ServiceError> {
-        let grew = counted(&after.properties) > counted(&before.properties)
-            || after.tags.len() > before.tags.len();
-        if grew {
-            self.check_counts(after)
-        } else {
-            Ok(())
-        }
+        let limits = &self.limits;
+        let properties = |image: &Image| counted(&image.properties);
+        limits.check(Limited::Properties, properties(before), properties(after))?;
+        let tags = |image: &Image| image.tags.len() as u64;
+        limits.check(Limited::Tags, tags(before), tags(after))?;
+        Ok(())
     }
 }
 
