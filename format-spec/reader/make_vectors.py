@@ -281,7 +281,7 @@ def layer_body(fields):
     )
 
 
-def layer(ingest, block_size_log2, virtual_size, data, zero, ids, parent=None, parent_depth=0, parts=None, **body_overrides):
+def layer(ingest, block_size_log2, virtual_size, data, zero, ids, parent=None, parent_depth=0, parts=None, differs=False, **body_overrides):
     """Returns the layer's id and the bytes of its file. `data` and `zero` are block numbers, `ids` in block order."""
     ids = b"".join(ids)
     pages = b"".join(u32(crc(ids[at : at + 65536])) for at in range(0, len(ids), 65536))
@@ -301,7 +301,7 @@ def layer(ingest, block_size_log2, virtual_size, data, zero, ids, parent=None, p
         "pages_hash": b3(parts["pages"]),
         "ids_hash": b3(parts["ids"]),
     } | body_overrides
-    head = envelope(b"TGLAYER\n", layer_body(fields))
+    head = envelope(b"TGLAYER\n", layer_body(fields), ignore=1 if differs else 0)
     layer_id = b3_derived("tegula 2026-11-22 layer id v1", head)
     return layer_id, head + b"".join(parts.values())
 
@@ -908,11 +908,11 @@ def sketch_vectors(v):
 def layer_vectors(v):
     ids = numbered_ids(2100)
 
-    def good(name, what, virtual_size, data, zero, layer_ids, parent=None, parent_depth=0, ingest=INGEST_1):
-        id, file = layer(ingest, LOG2, virtual_size, data, zero, layer_ids, parent, parent_depth)
+    def good(name, what, virtual_size, data, zero, layer_ids, parent=None, parent_depth=0, ingest=INGEST_1, differs=False):
+        id, file = layer(ingest, LOG2, virtual_size, data, zero, layer_ids, parent, parent_depth, differs=differs)
         fields = {
             "id": id.hex(), "ingest": ingest.hex(), "block_size_log2": LOG2, "virtual_size": virtual_size,
-            "parent": parent.hex() if parent else None, "depth": parent_depth + 1,
+            "parent": parent.hex() if parent else None, "depth": parent_depth + 1, "differs": differs,
             "data": runs_of(data), "zero": runs_of(zero), "ids_hash": b3(b"".join(layer_ids)).hex(),
         }
         if len(layer_ids) <= 8:
@@ -926,6 +926,10 @@ def layer_vectors(v):
         9 * BLOCK - 5, [0, 3, 4], [], ids[:3], ingest=INGEST_2,
     )
     _, child = good("child", "a child that sets two blocks and zeroes one", 9 * BLOCK - 5, [3, 5], [4], ids[3:5], parent, 1)
+    good(
+        "differs", "the same child, which says that nothing it holds is as below",
+        9 * BLOCK - 5, [3, 5], [4], ids[3:5], parent, 1, differs=True,
+    )
     good("nothing", "a child that changes nothing but the size", 20 * BLOCK, [], [], [], parent, 1)
     good("empty", "a full layer of an image of no bytes", 0, [], [], [])
     good("pages", "2,100 ids: two pages of them", 2100 * BLOCK, list(range(2100)), [], ids)
@@ -1316,7 +1320,7 @@ def example_store(v):
     # on the chunk that was block 4's.
     grown = 8 * BLOCK
     child_data = {1: b3(sevens()[0]), 6: b3(second[1][0]), 7: b3(repaired()[0])}
-    child_id, child = layer(INGEST_2, LOG2, grown, list(child_data), [4], list(child_data.values()), full_id, 1)
+    child_id, child = layer(INGEST_2, LOG2, grown, list(child_data), [4], list(child_data.values()), full_id, 1, differs=True)
     put(f"layers/{child_id.hex()}.layer", child)
     child_blocks = [*blocks, None, None]
     child_blocks[1], child_blocks[4], child_blocks[6], child_blocks[7] = sevens()[0], None, second[1][0], repaired()[0]

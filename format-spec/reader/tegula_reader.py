@@ -29,6 +29,7 @@ from pathlib import Path
 import zstandard
 from blake3 import blake3
 
+LAYER_DIFFERS = 1
 LAYER_ID_CONTEXT = "tegula 2026-11-22 layer id v1"
 GROUP_CONTEXT = "tegula 2026-11-22 image digest group v1"
 ROOT_CONTEXT = "tegula 2026-11-22 image digest root v1"
@@ -76,10 +77,10 @@ def b3(data):
 class Body:
     """Takes the fields of a body one after the other."""
 
-    def __init__(self, data, refuse=0):
+    def __init__(self, data, refuse=0, ignore=0):
         self.data = data
         self.at = 0
-        self.refuse = refuse  # the bits of that mask that are set
+        self.refuse, self.ignore = refuse, ignore  # the bits of these masks that are set
 
     def take(self, count):
         need(count <= len(self.data) - self.at, "Body", f"a field needs {count} bytes, {len(self.data) - self.at} are left")
@@ -146,7 +147,7 @@ def check_virtual_size(virtual_size, block_size_log2):
 def open_envelope(magic, data, known=0):
     """Returns the body, and how many bytes envelope and body take. `known` are the bits of the refuse mask that mean something."""
     need(len(data) >= ENVELOPE_BYTES, "Truncated", f"{len(data)} bytes hold no head of {ENVELOPE_BYTES}")
-    found, version, reserved, refuse, _ignore, _clear, length, checksum = struct.unpack_from("<8sHHIIIII", data)
+    found, version, reserved, refuse, ignore, _clear, length, checksum = struct.unpack_from("<8sHHIIIII", data)
     need(found == magic, "BadMagic", f"the magic is {found!r}, expected {magic!r}")
     need(version == 1, "UnsupportedVersion", f"the version is {version}, this program reads 1")
     need_field(length <= BODY_BYTES_MAX, "body_length", length)
@@ -156,7 +157,7 @@ def open_envelope(magic, data, known=0):
     need(computed == checksum, "Checksum", f"the checksum is {checksum:#010x}, the bytes give {computed:#010x}")
     need_field(reserved == 0, "reserved", reserved)
     need(refuse & ~known == 0, "UnsupportedFeatures", f"unknown features {refuse & ~known:#010x}")
-    return Body(data[ENVELOPE_BYTES:end], refuse), end
+    return Body(data[ENVELOPE_BYTES:end], refuse, ignore), end
 
 
 def open_whole_envelope(magic, data, known=0):
@@ -503,6 +504,7 @@ class Layer:
     depth: int
     data: dict  # block -> chunk id
     zero: set
+    differs: bool  # whether its writer says that no block is as in the layers below
     stray_forms: list = field(default_factory=list)  # sets that are not in their one form
 
     def blocks(self):
@@ -553,6 +555,7 @@ def read_layer(data):
         depth=depth,
         data={block: ids[32 * n : 32 * n + 32] for n, block in enumerate(numbers[0])},
         zero=set(numbers[1]),
+        differs=body.ignore & LAYER_DIFFERS != 0,
         stray_forms=[name for name, part, found in forms if not is_in_its_form(part, found)],
     )
 
@@ -760,8 +763,13 @@ class Store:
 
     def stack(self, record):
         """The layers of an image, newest first."""
-        layers = [self.layer(record.layer)]
+        layers = self.layers_from(record.layer)
         need_field(layers[0].virtual_size == record.virtual_size, "virtual_size", layers[0].virtual_size)
+        return layers
+
+    def layers_from(self, id):
+        """A layer and all below it, newest first."""
+        layers = [self.layer(id)]
         while layers[-1].parent:
             child = layers[-1]
             layers.append(self.layer(child.parent))
@@ -1073,6 +1081,11 @@ class Verifier:
         need(self.zero_id not in layer.data.values(), "Field", "sets a block to the chunk of all zeros", "ids")
         for name in layer.stray_forms:
             raise Damage("Body", f"its {name} set is not written in its one form")
+        if layer.differs and layer.parent:
+            below = self.store.layers_from(layer.parent)
+            said = layer.data | dict.fromkeys(layer.zero)
+            same = [block for block, id in said.items() if resolve(below, block) == id]
+            need(not same, "Field", f"says that it differs, but {len(same)} blocks are as below", "ignore")
 
     def check_images(self):
         records = []

@@ -97,7 +97,7 @@ def read_layer(data, entry):
     ids = list(layer.data.values())
     shown = {
         "id": layer.id.hex(), "ingest": layer.ingest.hex(), "block_size_log2": layer.block_size_log2, "virtual_size": layer.virtual_size,
-        "parent": layer.parent and layer.parent.hex(), "depth": layer.depth, "data": maker.runs_of(layer.data),
+        "parent": layer.parent and layer.parent.hex(), "depth": layer.depth, "differs": layer.differs, "data": maker.runs_of(layer.data),
         "zero": maker.runs_of(sorted(layer.zero)), "ids_hash": reader.b3(b"".join(ids)).hex(),
     }
     return shown | ({"ids": [id.hex() for id in ids]} if "ids" in entry.get("fields", {}) else {})
@@ -185,7 +185,7 @@ class GoldenFiles(unittest.TestCase):
         for case in INDEX["stacks"]:
             log2 = case["block_size_log2"]
             stack = [
-                reader.Layer(b"", b"", log2, layer["virtual_size"], None, 1, dict(map(tuple, layer["data"])), set(layer["zero"]))
+                reader.Layer(b"", b"", log2, layer["virtual_size"], None, 1, dict(map(tuple, layer["data"])), set(layer["zero"]), False)
                 for layer in case["layers"]
             ]
             found = [reader.resolve(stack, block) or "zero" for block in range(stack[0].blocks())]
@@ -272,6 +272,20 @@ class ACopyOfTheStore(unittest.TestCase):
             self.file(name).unlink()
             self.assertEqual(bool(self.verify()), not derived, f"{name} is gone")
             self.file(name).write_bytes(good)
+
+    def test_a_layer_that_says_wrongly_that_it_differs_is_found(self):
+        below = reader.read_layer(self.file(f"layers/{INDEX['store']['images'][0]['layers'][0]}.layer").read_bytes())
+        same, hole = next(iter(below.data.items())), next(n for n in range(below.blocks()) if n not in below.data)
+        cases = [([same[0]], [], [same[1]]), ([], [hole], []), ([hole], [same[0]], [same[1]])]
+        for (data, zero, ids), wrong in zip(cases, (True, True, False)):
+            id, file = maker.layer(
+                bytes(16), below.block_size_log2, below.virtual_size, data, zero, ids, below.id, below.depth, differs=True
+            )
+            self.file(f"layers/{id.hex()}.layer").write_bytes(file)
+            found = self.verify()
+            self.assertEqual(bool(found), wrong)
+            self.assertTrue(all("differs" in json.dumps(finding) for finding in found), found)
+            self.file(f"layers/{id.hex()}.layer").unlink()
 
     def test_exchanged_files_are_found(self):
         pairs = [

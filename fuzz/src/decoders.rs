@@ -228,6 +228,7 @@ pub fn layer(data: &[u8]) {
                 data: &data,
                 zero: &zero,
                 ids: &LayerIds::of(sections.ids()),
+                differs: summary.differs,
             }
             .encode();
             let again = [head.as_slice(), sections.ids()].concat();
@@ -235,7 +236,7 @@ pub fn layer(data: &[u8]) {
             assert_eq!((decoded.id(), decoded.summary), (id, summary));
             let sections = LayerSections::new(decoded, &again).unwrap();
             assert_eq!(sections.verify(), Ok(()));
-            // The name is a hash of the head, which hashes the rest.
+            // The name is a hash of the head, which hashes the rest. (What was to be ignored is not written again.)
             assert_eq!(id == header.id(), again == bytes);
         }
     }

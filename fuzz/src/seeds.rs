@@ -302,6 +302,7 @@ pub fn layer() -> Vec<Vec<u8>> {
             data,
             zero,
             ids: &LayerIds::of(&ids),
+            differs: parent.is_some(),
         }
         .encode();
         [head, ids].concat()

@@ -1,7 +1,7 @@
 //! What differs between two images.
 
 use crate::{EngineError, OpenImage};
-use tegula_format::{BlockIndex, ChunkId, ImageDigest};
+use tegula_format::{Blocks, ImageDigest};
 
 /// What a range of the newer image holds, where it differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,6 +10,16 @@ pub enum ExtentKind {
     Data,
     /// Zeros, where the base has bytes.
     Zero,
+}
+
+impl ExtentKind {
+    /// Returns the kind of blocks that hold chunks, or of those that do not.
+    pub(crate) fn of(has_data: bool) -> Self {
+        match has_data {
+            true => Self::Data,
+            false => Self::Zero,
+        }
+    }
 }
 
 /// A range in which two images differ.
@@ -49,74 +59,28 @@ impl Diff {
 /// Compares two images, related or not. Reads no chunk: related images cost what their own layers hold, unrelated
 /// ones a look at every id.
 pub(crate) fn diff(base: &OpenImage<'_>, image: &OpenImage<'_>) -> Result<Diff, EngineError> {
-    let mut extents = Extents {
-        image,
-        list: Vec::new(),
-    };
-    walk(base, image, |block, chunk| {
-        extents.push(block, kind_of(chunk));
-        Ok(())
-    })?;
+    let difference = image.stack().difference(base.stack())?;
+    let runs = difference.runs().into_iter();
+    let extents = runs.map(|(run, has_data)| extent(run, has_data, image));
+    let extents = extents.collect();
     let (base_size, size) = (base.record().virtual_size, image.record().virtual_size);
     Ok(Diff {
         base_digest: base.record().digest,
         digest: image.record().digest,
         base_size,
         size,
-        extents: extents.list,
+        extents,
     })
 }
 
-pub(crate) fn kind_of(chunk: Option<ChunkId>) -> ExtentKind {
-    match chunk {
-        Some(_) => ExtentKind::Data,
-        None => ExtentKind::Zero,
-    }
-}
-
-/// Names every block of the image in which it differs from the base, ascending, with the chunk it holds; with nothing,
-/// if it reads as zeros and the base has a chunk there.
-pub(crate) fn walk(
-    base: &OpenImage<'_>,
-    image: &OpenImage<'_>,
-    mut each: impl FnMut(BlockIndex, Option<ChunkId>) -> Result<(), EngineError>,
-) -> Result<(), EngineError> {
-    let block_count = image.stack().block_count();
-    let mut candidates = base.stack().may_differ(image.stack());
-    candidates.truncate(block_count);
-    let ours = image.stack().chunks_of(&candidates);
-    let theirs = base.stack().chunks_of(&candidates);
-    for (ours, theirs) in ours.zip(theirs) {
-        let ((block, ours), (_, theirs)) = (ours?, theirs?);
-        if ours != theirs {
-            each(block, ours)?;
-        }
-    }
-    Ok(())
-}
-
-struct Extents<'a> {
-    image: &'a OpenImage<'a>,
-    list: Vec<Extent>,
-}
-
-impl Extents<'_> {
-    /// Adds a block, cut at the image's end.
-    fn push(&mut self, block: BlockIndex, kind: ExtentKind) {
-        let record = self.image.record();
-        let offset = block.byte_offset(record.block_size);
-        let end = record
-            .virtual_size
-            .min(offset + u64::from(record.block_size.bytes()));
-        match self.list.last_mut() {
-            Some(last) if last.kind == kind && last.offset + last.length == offset => {
-                last.length += end - offset
-            }
-            _ => self.list.push(Extent {
-                offset,
-                length: end - offset,
-                kind,
-            }),
-        }
+/// Returns where a run of blocks is, cut at the image's end.
+fn extent(run: Blocks, has_data: bool, image: &OpenImage<'_>) -> Extent {
+    let record = image.record();
+    let log2 = record.block_size.log2();
+    let offset = run.start << log2;
+    Extent {
+        offset,
+        length: (run.end << log2).min(record.virtual_size) - offset,
+        kind: ExtentKind::of(has_data),
     }
 }

@@ -2,7 +2,10 @@
 
 use crate::{EngineError, Extent, ExtentKind, OpenImage};
 use std::ops::Range;
-use tegula_format::{BlockIndex, BlockSet, BlockSize, ImageDigest};
+use tegula_format::{BlockSize, ImageDigest};
+
+/// Blocks that are compared at once, to begin with.
+const COMPARED_FIRST: u64 = 1 << 18;
 
 /// Which part of the list of extents is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,22 +136,19 @@ impl Page {
     ) -> Result<(), EngineError> {
         let base_blocks = self.block_size.blocks_in(base.record().virtual_size);
         let shared = blocks.start..blocks.end.min(base_blocks).max(blocks.start);
-        let mut candidates: BlockSet = base.stack().may_differ(image.stack());
-        candidates.truncate(shared.end);
-        candidates.remove_range(0..shared.start);
-        let ours = image.stack().chunks_of(&candidates);
-        let theirs = base.stack().chunks_of(&candidates);
-        for (ours, theirs) in ours.zip(theirs) {
-            let ((block, ours), (_, theirs)) = (ours?, theirs?);
-            if ours != theirs && !self.push(one(block), crate::diff::kind_of(ours)) {
-                return Ok(());
+        // A page may be full soon: so ever longer parts are compared.
+        let (mut next, mut length) = (shared.start, COMPARED_FIRST);
+        while next < shared.end {
+            let part = next..shared.end.min(next.saturating_add(length));
+            let difference = image.stack().difference_in(base.stack(), part.clone())?;
+            for (run, has_data) in difference.runs() {
+                if !self.push(run, ExtentKind::of(has_data)) {
+                    return Ok(());
+                }
             }
+            (next, length) = (part.end, length.saturating_mul(2));
         }
         self.all_of(image, shared.end..blocks.end);
         Ok(())
     }
-}
-
-fn one(block: BlockIndex) -> Range<u64> {
-    u64::from(block.get())..u64::from(block.get()) + 1
 }

@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tegula_engine::{
-    BlockSize, CollectOptions, Depth, Destination, Engine, Environment, ImageName, InitOptions,
-    PutRequest, STACK_DEPTH_MAX, Source, Store, StoreError, Task, Workers,
+    BlockSize, CollectOptions, Depth, Destination, Engine, Environment, Extent, ExtentKind,
+    ImageName, InitOptions, PutRequest, STACK_DEPTH_MAX, Source, Store, StoreError, Task, Workers,
 };
 use tegula_io::sim::SimDisk;
-use tegula_io::{SeededRandom, SystemClock};
+use tegula_io::{SeededRandom, StorePath, SystemClock};
+
+const BLOCK: usize = 4096;
 
 fn name(text: &str) -> ImageName {
     ImageName::parse(text).unwrap()
@@ -91,7 +93,79 @@ impl World {
         }
         let verified = self.engine.verify(Depth::Full, &[], Task::unattended());
         assert_eq!(verified.unwrap().findings, []);
+        for (base, before) in &self.images {
+            for (image, bytes) in &self.images {
+                let diff = self.engine.diff(&name(base), &name(image)).unwrap();
+                assert_eq!(
+                    diff.extents,
+                    differences(before, bytes),
+                    "{base} to {image}"
+                );
+            }
+        }
     }
+}
+
+/// Compares two images block by block.
+fn differences(base: &[u8], image: &[u8]) -> Vec<Extent> {
+    let mut extents: Vec<Extent> = Vec::new();
+    for (number, block) in image.chunks(BLOCK).enumerate() {
+        let padded = |bytes: &[u8]| {
+            let mut bytes = bytes.to_vec();
+            bytes.resize(BLOCK, 0);
+            bytes
+        };
+        let before = base.chunks(BLOCK).nth(number).unwrap_or_default();
+        if padded(before) == padded(block) {
+            continue;
+        }
+        let kind = match block.iter().all(|byte| *byte == 0) {
+            true => ExtentKind::Zero,
+            false => ExtentKind::Data,
+        };
+        let (offset, length) = ((number * BLOCK) as u64, block.len() as u64);
+        match extents.last_mut() {
+            Some(last) if last.kind == kind && last.offset + last.length == offset => {
+                last.length += length
+            }
+            _ => extents.push(Extent {
+                offset,
+                length,
+                kind,
+            }),
+        }
+    }
+    extents
+}
+
+#[test]
+fn neighbours_are_compared_without_a_look_at_what_the_base_holds() {
+    let mut world = World::new();
+    // So many that nothing is folded.
+    let tail: Vec<u16> = (10..30).collect();
+    let with = |head: &[u16]| image(&[head, &tail].concat());
+    world.put("base", with(&[1, 2, 3, 4, 5]), None);
+    world.put("child", with(&[1, 2, 9, 0, 5]), Some("base"));
+    world.put("grandchild", with(&[1, 2, 9, 4, 7]), Some("child"));
+    world.check();
+    let record = world.engine.show(&name("base")).unwrap().record;
+    let layer = StorePath::new(format!("layers/{}.layer", record.layer));
+    // Damage in the table of ids is an error for whoever looks at it.
+    let flip = |bytes: &mut Vec<u8>| *bytes.last_mut().unwrap() ^= 1;
+    world.disk.alter(&layer, flip).unwrap();
+    let diff = |base: &str, image: &str| world.engine.diff(&name(base), &name(image));
+    let expected = |base: &str, image: &str| differences(&world.images[base], &world.images[image]);
+    for (base, image) in [
+        ("base", "child"),
+        ("child", "base"),
+        ("child", "grandchild"),
+    ] {
+        assert_eq!(diff(base, image).unwrap().extents, expected(base, image));
+    }
+    // Two layers touch block 3: whether it is as it was tells the base's table alone.
+    let error = diff("base", "grandchild").unwrap_err();
+    let path = layer.to_string();
+    assert!(error.to_string().contains(&path), "{error}");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! holds the hashes of the tables, so they can be believed before the first record comes; the trailer holds the hash of
 //! everything.
 
-use crate::envelope::{self, Kind};
+use crate::envelope::{self, Features, Kind};
 use crate::image_record::checked_size;
 use crate::{BlockSet, BlockSize, ChunkId, Corruption, ImageDigest, Structure};
 
@@ -134,7 +134,7 @@ impl DeltaHeader {
     /// # Errors
     /// [`Corruption`].
     pub fn decode(bytes: &[u8]) -> Result<(Self, usize), Corruption> {
-        let (body, length, features): (Body, usize, u32) =
+        let (body, length, features): (Body, usize, _) =
             envelope::decode_with_features(KIND, RECORDS_BY_NAME, bytes)?;
         let block_size = BlockSize::decode(body.block_size_log2, WHAT)?;
         let base = body.base.map(|base| base.checked(block_size)).transpose()?;
@@ -143,7 +143,7 @@ impl DeltaHeader {
             block_size,
             base,
             target,
-            hashed: match features & RECORDS_BY_NAME {
+            hashed: match features.refuse & RECORDS_BY_NAME {
                 0 => HashedRecords::Whole,
                 _ => HashedRecords::ByName,
             },
@@ -367,9 +367,12 @@ impl DeltaParts<'_> {
             zero_hash: *blake3::hash(&zero).as_bytes(),
             ids_hash: self.ids_hash,
         };
-        let features = match self.hashed {
-            HashedRecords::Whole => 0,
-            HashedRecords::ByName => RECORDS_BY_NAME,
+        let features = Features {
+            refuse: match self.hashed {
+                HashedRecords::Whole => 0,
+                HashedRecords::ByName => RECORDS_BY_NAME,
+            },
+            ..Features::default()
         };
         let head = envelope::encode_with_features(KIND, features, &body);
         let (header, _) = DeltaHeader::decode(&head).expect("because the parts fit each other");

@@ -21,12 +21,14 @@ const CONFIG: Configuration<LittleEndian, Fixint, Limit<BODY_BYTES_MAX>> =
         .with_fixed_int_encoding()
         .with_limit::<BODY_BYTES_MAX>();
 
-/// The feature masks of a structure that decide whether it may be read (SPEC 2.3). The masks to ignore and to clear
-/// need no look: no bit of theirs is assigned in version 1, and nothing of ours is changed in place.
-#[derive(Debug, Clone, Copy)]
-struct Features {
+/// The feature masks of a structure that are looked at (SPEC 2.3). The mask to clear needs no look: no bit of it is
+/// assigned in version 1, and nothing of ours is changed in place.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Features {
     /// A reader that does not know one of these bits refuses the structure.
-    refuse: u32,
+    pub(crate) refuse: u32,
+    /// A reader need not know any of these bits.
+    pub(crate) ignore: u32,
 }
 
 /// A magic and the structure it stands for.
@@ -41,16 +43,16 @@ pub(crate) struct Kind {
 /// # Panics
 /// If the body is larger than a decoder takes. Lists that could be are limited by whoever fills them.
 pub(crate) fn encode(kind: Kind, body: &impl bincode::Encode) -> Vec<u8> {
-    encode_with_features(kind, 0, body)
+    encode_with_features(kind, Features::default(), body)
 }
 
-/// As [`encode`], with the bits of the features without which the structure cannot be understood.
+/// As [`encode`], with the bits of features that the structure has.
 ///
 /// # Panics
 /// As for [`encode`].
 pub(crate) fn encode_with_features(
     kind: Kind,
-    refuse: u32,
+    features: Features,
     body: &impl bincode::Encode,
 ) -> Vec<u8> {
     let body =
@@ -67,8 +69,9 @@ pub(crate) fn encode_with_features(
     bytes.extend_from_slice(&kind.magic);
     bytes.extend_from_slice(&VERSION.to_le_bytes());
     bytes.extend_from_slice(&[0; 2]);
-    bytes.extend_from_slice(&refuse.to_le_bytes());
-    bytes.extend_from_slice(&[0; 8]);
+    bytes.extend_from_slice(&features.refuse.to_le_bytes());
+    bytes.extend_from_slice(&features.ignore.to_le_bytes());
+    bytes.extend_from_slice(&[0; 4]);
     bytes.extend_from_slice(&length.to_le_bytes());
     bytes.extend_from_slice(&checksum(&bytes, &body).to_le_bytes());
     bytes.extend_from_slice(&body);
@@ -86,12 +89,12 @@ pub(crate) fn decode<T: bincode::Decode<()>>(
     decode_with_features(kind, 0, bytes).map(|(value, used, _)| (value, used))
 }
 
-/// As [`decode`], where the bits in `known` of the refuse mask have a meaning; returns those that are set as well.
+/// As [`decode`], where the bits in `known` of the refuse mask have a meaning; returns the masks as well.
 pub(crate) fn decode_with_features<T: bincode::Decode<()>>(
     kind: Kind,
     known: u32,
     bytes: &[u8],
-) -> Result<(T, usize, u32), Corruption> {
+) -> Result<(T, usize, Features), Corruption> {
     let what = kind.what;
     let length = envelope_length(bytes).map_err(|have| truncated(what, ENVELOPE_BYTES, have))?;
     let fields = Fields::read(bytes).ok_or(truncated(what, ENVELOPE_BYTES, bytes.len()))?;
@@ -153,7 +156,7 @@ pub(crate) fn decode_with_features<T: bincode::Decode<()>>(
         let reason = format!("{} bytes follow the last field", body.len() - used);
         return Err(Corruption::Body { what, reason });
     }
-    Ok((value, length, fields.features.refuse))
+    Ok((value, length, fields.features))
 }
 
 /// Reads an envelope that fills `bytes` exactly.
@@ -164,12 +167,12 @@ pub(crate) fn decode_whole<T: bincode::Decode<()>>(
     decode_whole_with_features(kind, 0, bytes).map(|(value, _)| value)
 }
 
-/// As [`decode_whole`], where the bits in `known` of the refuse mask have a meaning; returns those that are set as well.
+/// As [`decode_whole`], where the bits in `known` of the refuse mask have a meaning; returns the masks as well.
 pub(crate) fn decode_whole_with_features<T: bincode::Decode<()>>(
     kind: Kind,
     known: u32,
     bytes: &[u8],
-) -> Result<(T, u32), Corruption> {
+) -> Result<(T, Features), Corruption> {
     let (value, used, features) = decode_with_features(kind, known, bytes)?;
     match bytes.len() - used {
         0 => Ok((value, features)),
@@ -207,10 +210,11 @@ impl<'a> Fields<'a> {
         let (version, rest) = rest.split_first_chunk()?;
         let (reserved, rest) = rest.split_first_chunk()?;
         let (refuse, rest) = rest.split_first_chunk()?;
-        let (_ignore, rest) = rest.split_first_chunk::<4>()?;
+        let (ignore, rest) = rest.split_first_chunk()?;
         let (_clear, rest) = rest.split_first_chunk::<4>()?;
         let features = Features {
             refuse: u32::from_le_bytes(*refuse),
+            ignore: u32::from_le_bytes(*ignore),
         };
         Some(Self {
             magic: *magic,

@@ -1,6 +1,6 @@
 //! Layers: immutable block maps, full or over a parent (SPEC 6).
 
-use crate::envelope::{self, Kind};
+use crate::envelope::{self, Features, Kind};
 use crate::image_record::checked_size;
 use crate::{BlockSet, BlockSize, ChunkId, Corruption, Hex, IngestId, Structure};
 use std::fmt;
@@ -16,6 +16,9 @@ pub const LAYER_PAGE_BYTES: usize = 1 << 16;
 
 /// The deepest stack a layer may lie on, itself included.
 pub const LAYER_DEPTH_MAX: u32 = 1 << 16;
+
+/// The bit of the mask to ignore that says [`LayerSummary::differs`].
+const DIFFERS: u32 = 1;
 
 const ID_CONTEXT: &str = "tegula 2026-11-22 layer id v1";
 
@@ -86,6 +89,9 @@ pub struct LayerSummary {
     pub data_blocks: u64,
     /// How many blocks it zeroes.
     pub zero_blocks: u64,
+    /// Whether its writer made sure that each block it sets holds another chunk than what lies below has there, and that
+    /// this has a chunk wherever it zeroes. Says nothing of a full layer.
+    pub differs: bool,
 }
 
 /// The head of a layer file: what it is, and where its parts stand.
@@ -104,9 +110,10 @@ impl LayerHeader {
     /// # Errors
     /// [`Corruption`]; in particular if the parts do not fill the file exactly.
     pub fn decode(bytes: &[u8], file_bytes: u64) -> Result<Self, Corruption> {
-        let (body, start): (Body, usize) = envelope::decode(KIND, bytes)?;
+        let (body, start, features): (Body, usize, _) =
+            envelope::decode_with_features(KIND, 0, bytes)?;
         let id = id_of(bytes.get(..start).expect("because decode() read that many"));
-        let summary = checked_summary(&body)?;
+        let summary = checked_summary(&body, features)?;
         let header = Self {
             summary,
             body,
@@ -147,7 +154,7 @@ impl LayerHeader {
     }
 }
 
-fn checked_summary(body: &Body) -> Result<LayerSummary, Corruption> {
+fn checked_summary(body: &Body, features: Features) -> Result<LayerSummary, Corruption> {
     let field = |field, found, expected| {
         Err(Corruption::Field {
             what: WHAT,
@@ -196,6 +203,7 @@ fn checked_summary(body: &Body) -> Result<LayerSummary, Corruption> {
         depth: body.depth,
         data_blocks: body.data_blocks,
         zero_blocks: body.zero_blocks,
+        differs: features.ignore & DIFFERS != 0,
     })
 }
 
@@ -221,6 +229,8 @@ pub struct LayerParts<'a> {
     pub zero: &'a BlockSet,
     /// What its head says about the chunk ids of the blocks it sets.
     pub ids: &'a LayerIds,
+    /// Whether all that it says is known to differ from what lies below: see [`LayerSummary::differs`].
+    pub differs: bool,
 }
 
 /// What a layer's head says about its id table, summed up piece by piece: a table need not be in memory to be
@@ -312,8 +322,12 @@ impl LayerParts<'_> {
             pages_hash: *blake3::hash(&pages).as_bytes(),
             ids_hash: *self.ids.hash.finalize().as_bytes(),
         };
-        checked_summary(&body).expect("because the parts of a layer fit each other");
-        let head = envelope::encode(KIND, &body);
+        let features = Features {
+            ignore: if self.differs { DIFFERS } else { 0 },
+            ..Features::default()
+        };
+        checked_summary(&body, features).expect("because the parts of a layer fit each other");
+        let head = envelope::encode_with_features(KIND, features, &body);
         (id_of(&head), [head, data, zero, pages].concat())
     }
 }
@@ -526,6 +540,7 @@ mod tests {
             data: &data,
             zero: &zero,
             ids: &LayerIds::of(&ids),
+            differs: parent.is_some(),
         };
         whole(parts, &ids)
     }
@@ -546,6 +561,7 @@ mod tests {
             assert_eq!(third, Some(ChunkId::of(&[2])));
             assert_eq!(header.summary.depth, parent.map_or(1, |_| 5));
             assert_eq!(header.summary.parent, parent.map(|(id, _)| id));
+            assert_eq!(header.summary.differs, parent.is_some());
             assert_eq!(
                 (header.summary.data_blocks, header.summary.virtual_size),
                 (3, 4096 * 9 - 5)
@@ -587,6 +603,7 @@ mod tests {
             data: &data,
             zero: &BlockSet::new(),
             ids: &sums,
+            differs: false,
         };
         let at_once = LayerIds::of(&ids);
         let same = LayerParts {

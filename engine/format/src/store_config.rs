@@ -1,6 +1,6 @@
 //! What a store was made with (SPEC 3).
 
-use crate::envelope::{self, Kind};
+use crate::envelope::{self, Features, Kind};
 use crate::{BlockSize, ChunkRules, Corruption, Hex, Structure};
 use std::fmt;
 
@@ -85,7 +85,10 @@ impl StoreConfig {
             zstd_level: self.zstd_level,
             created_at_us: self.created_at_us,
         };
-        let features = if self.prefix_frames { PREFIX_FRAMES } else { 0 };
+        let features = Features {
+            refuse: if self.prefix_frames { PREFIX_FRAMES } else { 0 },
+            ..Features::default()
+        };
         envelope::encode_with_features(KIND, features, &body)
     }
 
@@ -94,7 +97,7 @@ impl StoreConfig {
     /// # Errors
     /// Whatever is wrong with it; see [`Corruption`].
     pub fn decode(bytes: &[u8]) -> Result<Self, Corruption> {
-        let (body, features): (Body, u32) =
+        let (body, features): (Body, _) =
             envelope::decode_whole_with_features(KIND, PREFIX_FRAMES, bytes)?;
         if !(ZSTD_LEVEL_MIN..=ZSTD_LEVEL_MAX).contains(&body.zstd_level) {
             return Err(Corruption::Field {
@@ -108,7 +111,7 @@ impl StoreConfig {
             id: StoreId(body.id),
             block_size: BlockSize::decode(body.block_size_log2, KIND.what)?,
             zstd_level: body.zstd_level,
-            prefix_frames: features & PREFIX_FRAMES != 0,
+            prefix_frames: features.refuse & PREFIX_FRAMES != 0,
             created_at_us: body.created_at_us,
         })
     }

@@ -341,6 +341,7 @@ fn layer(vector: &Value, bytes: &[u8]) -> Reading {
         "virtual_size": summary.virtual_size,
         "parent": summary.parent.map(|parent| parent.to_string()),
         "depth": summary.depth,
+        "differs": summary.differs,
         "data": ranges(&data),
         "zero": ranges(&zero),
         "ids_hash": Hex(ChunkId::of(layer.ids()).as_bytes()).to_string(),
@@ -358,6 +359,7 @@ fn layer(vector: &Value, bytes: &[u8]) -> Reading {
         data: &data,
         zero: &zero,
         ids: &LayerIds::of(layer.ids()),
+        differs: summary.differs,
     }
     .encode();
     assert_eq!(id, header.id());

@@ -6,7 +6,7 @@
 //! log-structured merge tree, so that an id is rewritten a few times in its life and not at every sixteenth image.
 
 use crate::layer::{IdTable, LayerIdSource, NewLayer, read_summary};
-use crate::{Ingest, LayerStack, Session, Store, StoreError};
+use crate::{Difference, Ingest, LayerStack, Session, Store, StoreError};
 use std::collections::HashMap;
 use tegula_format::{BlockSet, ImageName, ImageRecord, LayerId, LayerSummary};
 
@@ -93,26 +93,17 @@ impl LayerStack {
                 layers: upper,
                 blocks: self.block_count(),
             },
+            // What one of them changed another may have changed back.
+            differs: false,
         }
     }
 
-    /// Returns this stack as one layer over another, related or not: what differs is looked at id by id.
+    /// Returns this stack as one layer over another, related or not.
     fn over<'a>(&self, session: &'a Session, base: &Self) -> Result<NewLayer<'a>, StoreError> {
-        let mut candidates = base.may_differ(self);
-        candidates.truncate(self.block_count());
-        let (mut data, mut zero) = (BlockSet::new(), BlockSet::new());
+        let Difference { data, zero } = self.difference(base)?;
         let mut ids = IdTable::new(session.environment());
-        let pairs = self.chunks_of(&candidates).zip(base.chunks_of(&candidates));
-        for (ours, theirs) in pairs {
-            let ((block, ours), (_, theirs)) = (ours?, theirs?);
-            match ours {
-                Some(id) if theirs != Some(id) => {
-                    data.push(block);
-                    ids.push(&id)?;
-                }
-                None if theirs.is_some() => zero.push(block),
-                _ => {}
-            }
+        for row in self.chunks_of(&data) {
+            ids.push(&row?.1)?;
         }
         Ok(NewLayer {
             virtual_size: self.virtual_size(),
@@ -120,6 +111,7 @@ impl LayerStack {
             data,
             zero,
             ids: LayerIdSource::Table(ids.finish()?),
+            differs: true,
         })
     }
 }

@@ -377,12 +377,17 @@ impl<'a> Ingest<'a> {
             data,
             zero,
         } = image;
+        let differs = match base {
+            Some(base) => base.differs_from(&data, ids.as_slice(), &zero)?,
+            None => false,
+        };
         let layer = NewLayer {
             virtual_size,
             parent: base.map(LayerStack::reference),
             data,
             zero,
             ids: LayerIdSource::Table(ids),
+            differs,
         };
         let layer = layer.publish(self.session, self.id)?;
         // Another writer's sealed segment that we found by its name may not be durable under it yet, nor a layer.
@@ -524,6 +529,7 @@ impl<'a> Ingest<'a> {
             data,
             zero: BlockSet::new(),
             ids: LayerIdSource::Table(ids.finish()?),
+            differs: false,
         }
         .publish(self.session, self.id)?;
         self.replace_layer(old, layer)

@@ -1,9 +1,10 @@
 //! Layers on disk: opened mapped, written once (SPEC 6).
 
 use crate::files::TemporaryFile;
-use crate::resolve::ChunksIn;
+use crate::resolve::{WINDOW_BLOCKS, ids_in};
 use crate::spool::{Spool, Spooled};
-use crate::{Environment, Session, StoreError, files, paths};
+use crate::{Environment, Session, StoreError, files, parallel, paths};
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tegula_format::{
@@ -300,28 +301,40 @@ pub(crate) enum LayerIdSource<'a> {
     },
 }
 
-/// Bytes of an id table that are handed on at once.
+/// Bytes of a gathered table that are handed on at once.
 const PIECE_BYTES: usize = 1 << 20;
 
+/// Windows of blocks whose ids are looked up at once: 16 MiB of them, at most.
+const PIECE_WINDOWS: usize = 8;
+
+/// Bytes of ids that are kept from one pass to the next instead of being looked up again: those of 3 million blocks.
+const KEPT_BYTES_MAX: usize = 96 << 20;
+
 impl LayerIdSource<'_> {
-    /// Goes through the table piece by piece.
+    /// Goes through the table piece by piece, from piece number `first` on.
     fn pieces(
         &self,
-        mut each: impl FnMut(&[u8]) -> Result<(), StoreError>,
+        first: usize,
+        mut each: impl FnMut(Cow<'_, [u8]>) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         match self {
-            Self::Table(ids) => ids.as_slice().chunks(PIECE_BYTES).try_for_each(each),
+            Self::Table(ids) => {
+                let mut pieces = ids.as_slice().chunks(PIECE_BYTES).skip(first);
+                pieces.try_for_each(|piece| each(Cow::Borrowed(piece)))
+            }
             Self::Layers { layers, blocks } => {
-                let mut piece = Vec::with_capacity(PIECE_BYTES);
-                for row in ChunksIn::new(layers, 0..*blocks) {
-                    if piece.len() + 32 > PIECE_BYTES {
-                        each(&piece)?;
-                        piece.clear();
+                let windows = (0..blocks.div_ceil(WINDOW_BLOCKS)).skip(first);
+                let firsts: Vec<u64> = windows.map(|window| window * WINDOW_BLOCKS).collect();
+                // All cores look the ids up; what they found goes on in order.
+                for firsts in firsts.chunks(PIECE_WINDOWS) {
+                    let ids = |first: &u64| {
+                        ids_in(layers, *first..*first + WINDOW_BLOCKS.min(*blocks - first))
+                    };
+                    for ids in parallel::map(firsts, 1, ids) {
+                        each(Cow::Owned(ids?))?;
                     }
-                    let (_, id) = row?;
-                    piece.extend_from_slice(id);
                 }
-                each(&piece)
+                Ok(())
             }
         }
     }
@@ -335,6 +348,8 @@ pub(crate) struct NewLayer<'a> {
     pub(crate) data: BlockSet,
     pub(crate) zero: BlockSet,
     pub(crate) ids: LayerIdSource<'a>,
+    /// Whether all that it says differs from what lies below.
+    pub(crate) differs: bool,
 }
 
 impl NewLayer<'_> {
@@ -346,15 +361,36 @@ impl NewLayer<'_> {
     ) -> Result<LayerId, StoreError> {
         let environment = session.environment();
         let mut ids = LayerIds::new();
-        self.ids.pieces(|piece| {
-            ids.push(piece);
+        let (mut kept, mut kept_bytes, mut pieces) = (Vec::new(), 0, 0);
+        self.ids.pieces(0, |piece| {
+            ids.push(&piece);
+            if let Cow::Owned(piece) = piece
+                && kept.len() == pieces
+                && kept_bytes + piece.len() <= KEPT_BYTES_MAX
+            {
+                kept_bytes += piece.len();
+                kept.push(piece);
+            }
+            pieces += 1;
             Ok(())
         })?;
         let (id, head) = self.parts(session.block_size(), ingest, &ids).encode();
         let mut file = TemporaryFile::create(environment)?;
         file.append(Buffer::from(head))?;
+        let others = kept.len();
+        let mut gathered = Vec::new();
+        let mut append = |mut piece: Vec<u8>| {
+            // Short pieces go out together.
+            gathered.append(&mut piece);
+            match gathered.len() < PIECE_BYTES {
+                true => Ok(()),
+                false => file.append(Buffer::from(std::mem::take(&mut gathered))),
+            }
+        };
+        kept.into_iter().try_for_each(&mut append)?;
         self.ids
-            .pieces(|piece| file.append(Buffer::copied(piece)))?;
+            .pieces(others, |piece| append(piece.into_owned()))?;
+        file.append(Buffer::from(gathered))?;
         file.publish(&paths::layer(&id), Existing::Refuse)?;
         Ok(id)
     }
@@ -373,6 +409,7 @@ impl NewLayer<'_> {
             data: &self.data,
             zero: &self.zero,
             ids,
+            differs: self.differs,
         }
     }
 }

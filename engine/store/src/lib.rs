@@ -9,6 +9,7 @@
 mod base_cache;
 mod codec;
 mod collect;
+mod difference;
 mod environment;
 mod error;
 mod files;
@@ -37,6 +38,7 @@ mod verify;
 pub use base_cache::BASE_CACHE_BYTES;
 pub use codec::{CheckedRecord, ChunkDamage, Encoded, compress, decode_record};
 pub use collect::{CollectOptions, Collection, Going, Optimization, OptimizeOptions};
+pub use difference::Difference;
 pub use environment::Environment;
 pub use error::StoreError;
 pub use fold::{Folded, STACK_DEPTH_MAX};

@@ -6,7 +6,7 @@
 
 use crate::{Layer, StoreError};
 use std::sync::Arc;
-use tegula_format::{BlockIndex, BlockSet, Blocks, ChunkId};
+use tegula_format::{BlockIndex, BlockSet, Blocks};
 
 /// Blocks that are painted at once; a multiple of what a container of a bitmap and a group of the digest hold.
 pub(crate) const WINDOW_BLOCKS: u64 = 1 << 16;
@@ -35,8 +35,6 @@ struct Canvas<'a> {
     layers: &'a [Arc<Layer>],
     window: Blocks,
     slots: Vec<Slot>,
-    /// Whether every slot is [`ZEROS`] once the blocks of the window have been taken.
-    left_clean: bool,
 }
 
 impl<'a> Canvas<'a> {
@@ -45,17 +43,13 @@ impl<'a> Canvas<'a> {
             layers,
             window: 0..0,
             slots: Vec::new(),
-            left_clean: false,
         }
     }
 
     /// Begins a window in which every block reads as zeros.
     fn begin(&mut self, window: Blocks) {
-        let length = index(window.end - window.start);
-        if !self.left_clean || self.slots.len() != length {
-            self.slots.clear();
-            self.slots.resize(length, ZEROS);
-        }
+        self.slots.clear();
+        self.slots.resize(index(window.end - window.start), ZEROS);
         self.window = window;
     }
 
@@ -87,7 +81,6 @@ impl<'a> Canvas<'a> {
     /// Paints all blocks of a window.
     fn paint(&mut self, window: Blocks) {
         self.begin(window.clone());
-        self.left_clean = false;
         let layers = self.layers;
         for (number, layer) in layers.iter().enumerate().rev() {
             // Past a layer's end there are zeros, whatever older layers have there.
@@ -105,10 +98,9 @@ impl<'a> Canvas<'a> {
         }
     }
 
-    /// Paints those blocks of a window that are read from each layer and wanted. All of them are to be taken.
+    /// Paints those blocks of a window that are read from each layer and wanted.
     fn paint_hits(&mut self, window: Blocks, hits: &[BlockSet]) {
         self.begin(window.clone());
-        self.left_clean = true;
         let layers = self.layers;
         for ((number, layer), hits) in layers.iter().enumerate().zip(hits) {
             let mut data = layer.data().runs_in(window.clone());
@@ -126,10 +118,9 @@ impl<'a> Canvas<'a> {
         }
     }
 
-    /// Returns the chunk that a block of the window holds, and forgets it.
-    fn take(&mut self, block: u64) -> Option<Result<&'a [u8; 32], StoreError>> {
-        let slot = self.slots.get_mut(index(block - self.window.start))?;
-        let slot = std::mem::replace(slot, ZEROS);
+    /// Returns the id of the chunk that a block of the window holds.
+    fn chunk(&self, block: u64) -> Option<Result<&'a [u8; 32], StoreError>> {
+        let slot = self.slots.get(index(block - self.window.start))?;
         let layer = self.layers.get(slot.layer as usize)?;
         Some(layer.id_bytes(u64::from(slot.position)))
     }
@@ -178,9 +169,22 @@ impl<'a> Iterator for ChunksIn<'a> {
                 }
                 self.canvas.paint(window);
             }
+            // Most of a window may be zeros: they are stepped over at once.
+            let slots = self
+                .canvas
+                .slots
+                .get(index(self.next - self.canvas.window.start)..);
+            let zeros = slots
+                .into_iter()
+                .flatten()
+                .take_while(|slot| **slot == ZEROS);
+            self.next += zeros.count() as u64;
+            if self.next >= self.canvas.window.end {
+                continue;
+            }
             let block = self.next;
             self.next += 1;
-            if let Some(id) = self.canvas.take(block) {
+            if let Some(id) = self.canvas.chunk(block) {
                 return Some(id.map(|id| (block_index(block), id)));
             }
         }
@@ -188,49 +192,70 @@ impl<'a> Iterator for ChunksIn<'a> {
     }
 }
 
-/// Walks some blocks, each with the chunk it holds, if it holds one.
+/// Which chunks some wanted blocks of a stack hold.
 #[derive(Debug)]
-pub(crate) struct ChunksOf<'a, I> {
-    canvas: Canvas<'a>,
-    wanted: &'a BlockSet,
+pub(crate) struct Wanted<'a> {
+    layers: &'a [Arc<Layer>],
+    blocks: &'a BlockSet,
     /// The wanted blocks that are read from each layer.
     hits: Vec<BlockSet>,
-    blocks: I,
 }
 
-pub(crate) fn chunks_of<'a>(
-    layers: &'a [Arc<Layer>],
-    visible: &[BlockSet],
-    wanted: &'a BlockSet,
-) -> ChunksOf<'a, impl Iterator<Item = BlockIndex> + use<'a>> {
-    let hits = visible.iter().map(|visible| {
-        let mut hits = visible.clone();
-        hits.intersect_with(wanted);
-        hits
-    });
-    ChunksOf {
-        canvas: Canvas::new(layers),
-        wanted,
-        hits: hits.collect(),
-        blocks: wanted.iter(),
-    }
-}
-
-impl<I: Iterator<Item = BlockIndex>> Iterator for ChunksOf<'_, I> {
-    type Item = Result<(BlockIndex, Option<ChunkId>), StoreError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let block = self.blocks.next()?;
-        let at = u64::from(block.get());
-        if at >= self.canvas.window.end {
-            let first = at / WINDOW_BLOCKS * WINDOW_BLOCKS;
-            let window = first..first + WINDOW_BLOCKS;
-            match self.wanted.count_in(window.clone()) > DENSE {
-                true => self.canvas.paint(window),
-                false => self.canvas.paint_hits(window, &self.hits),
-            }
+impl<'a> Wanted<'a> {
+    pub(crate) fn new(
+        layers: &'a [Arc<Layer>],
+        visible: &[BlockSet],
+        blocks: &'a BlockSet,
+    ) -> Self {
+        let hits = visible.iter().map(|visible| {
+            let mut hits = visible.clone();
+            hits.intersect_with(blocks);
+            hits
+        });
+        let hits = hits.collect();
+        Self {
+            layers,
+            blocks,
+            hits,
         }
-        let id = self.canvas.take(at).transpose();
-        Some(id.map(|id| (block, id.copied().map(ChunkId::from_bytes))))
     }
+
+    /// Returns the first wanted blocks of all windows that have one, each rounded down to where its window begins.
+    pub(crate) fn windows(&self) -> Vec<u64> {
+        let mut windows = Vec::new();
+        let mut next = 0;
+        while let Some(block) = self.blocks.iter_in(next..1 << 32).next() {
+            let first = u64::from(block.get()) / WINDOW_BLOCKS * WINDOW_BLOCKS;
+            windows.push(first);
+            next = first + WINDOW_BLOCKS;
+        }
+        windows
+    }
+
+    /// Walks the wanted blocks of a window, each with the id of the chunk it holds, if it holds one.
+    pub(crate) fn in_window(
+        &self,
+        first: u64,
+    ) -> impl Iterator<Item = Result<(BlockIndex, Option<&'a [u8; 32]>), StoreError>> + '_ {
+        let window = first..first + WINDOW_BLOCKS;
+        let mut canvas = Canvas::new(self.layers);
+        match self.blocks.count_in(window.clone()) > DENSE {
+            true => canvas.paint(window.clone()),
+            false => canvas.paint_hits(window.clone(), &self.hits),
+        }
+        self.blocks.iter_in(window).map(move |block| {
+            let id = canvas.chunk(u64::from(block.get())).transpose()?;
+            Ok((block, id))
+        })
+    }
+}
+
+/// Gathers the ids of all blocks of a run that hold data.
+pub(crate) fn ids_in(layers: &[Arc<Layer>], blocks: Blocks) -> Result<Vec<u8>, StoreError> {
+    let mut ids = Vec::new();
+    for row in ChunksIn::new(layers, blocks) {
+        let (_, id) = row?;
+        ids.extend_from_slice(id);
+    }
+    Ok(ids)
 }

@@ -1,8 +1,7 @@
 //! A layer and all below it, merged once when it is opened, so that reading costs the same at any depth (SPEC 6.2).
 
-use crate::resolve::{ChunksIn, WINDOW_BLOCKS, chunks_of};
+use crate::resolve::{ChunksIn, WINDOW_BLOCKS};
 use crate::{Layer, Session, StoreError, parallel};
-use std::collections::HashSet;
 use std::sync::Arc;
 use tegula_format::{
     BlockIndex, BlockSet, BlockSize, Blocks, ChunkId, GroupDigester, ImageDigest, ImageDigester,
@@ -182,17 +181,6 @@ impl LayerStack {
         ChunksIn::new(&self.layers, blocks.start.min(end)..end)
     }
 
-    /// Returns some blocks, each with the chunk it holds or `None` where it reads as zeros, in ascending order. Costs
-    /// what they are, not what the image is.
-    ///
-    /// Each item is [`StoreError::Corrupt`] where a layer's table is damaged.
-    pub fn chunks_of<'a>(
-        &'a self,
-        wanted: &'a BlockSet,
-    ) -> impl Iterator<Item = Result<(BlockIndex, Option<ChunkId>), StoreError>> + use<'a> {
-        chunks_of(&self.layers, &self.visible, wanted)
-    }
-
     /// Computes the digest of the image that the stack maps, on all cores.
     ///
     /// # Errors
@@ -234,40 +222,6 @@ impl LayerStack {
         &self,
     ) -> impl Iterator<Item = Result<(BlockIndex, ChunkId), StoreError>> + use<'_> {
         self.chunks_in(0..self.block_count())
-    }
-
-    /// Returns the blocks in which two images may differ: those that a layer above their nearest common one touches
-    /// in either, and those past the shortest size above it. Unrelated images may differ wherever either has data.
-    pub fn may_differ(&self, other: &Self) -> BlockSet {
-        let mine: HashSet<LayerId> = self.layers.iter().map(|layer| layer.id()).collect();
-        let common = other
-            .layers
-            .iter()
-            .map(|layer| layer.id())
-            .find(|id| mine.contains(id));
-        let mut blocks = BlockSet::new();
-        let mut block_count_min = u64::MAX;
-        for stack in [self, other] {
-            for layer in stack
-                .layers
-                .iter()
-                .take_while(|layer| Some(layer.id()) != common)
-            {
-                blocks.union_with(layer.data());
-                blocks.union_with(layer.zero());
-                block_count_min = block_count_min.min(layer.block_count());
-            }
-        }
-        let block_count_max = self.block_count().max(other.block_count());
-        if common.is_some() && block_count_min < block_count_max {
-            // Above the common layer one image was cut shorter: its blocks past the cut read as zeros there.
-            for stack in [self, other] {
-                let mut data = stack.data();
-                data.remove_range(0..block_count_min);
-                blocks.union_with(&data);
-            }
-        }
-        blocks
     }
 }
 

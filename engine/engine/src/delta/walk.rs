@@ -1,8 +1,8 @@
 //! The blocks in which one image differs from another, each with its new chunk.
 
 use crate::{EngineError, OpenImage};
-use tegula_format::{BlockIndex, BlockSet, ChunkId};
-use tegula_store::{IdTable, Ids, Session};
+use tegula_format::BlockSet;
+use tegula_store::{Difference, IdTable, Ids, Session};
 
 /// What turns the base into the image, as a stream holds it.
 #[derive(Debug)]
@@ -21,26 +21,17 @@ pub(super) fn tables<'a>(
     base: Option<&OpenImage<'_>>,
     image: &OpenImage<'_>,
 ) -> Result<Tables<'a>, EngineError> {
-    let (mut data, mut zero) = (BlockSet::new(), BlockSet::new());
-    let mut ids = IdTable::begin(session);
-    let mut take = |block: BlockIndex, chunk: Option<ChunkId>| match chunk {
-        Some(id) => {
-            data.push(block);
-            ids.push(&id)
+    let stack = image.stack();
+    let (data, zero) = match base {
+        Some(base) => {
+            let Difference { data, zero } = stack.difference(base.stack())?;
+            (data, zero)
         }
-        None => {
-            zero.push(block);
-            Ok(())
-        }
+        None => (stack.data(), BlockSet::new()),
     };
-    match base {
-        Some(base) => crate::diff::walk(base, image, |block, chunk| Ok(take(block, chunk)?))?,
-        None => {
-            for chunk in image.stack().chunks() {
-                let (block, id) = chunk?;
-                take(block, Some(id))?;
-            }
-        }
+    let mut ids = IdTable::begin(session);
+    for row in stack.chunks_of(&data) {
+        ids.push(&row?.1)?;
     }
     let ids = ids.finish()?;
     Ok(Tables { data, zero, ids })
