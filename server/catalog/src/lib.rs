@@ -5,4 +5,5 @@
 //! made for it.
 
 pub mod db;
+pub mod rules;
 pub mod service;

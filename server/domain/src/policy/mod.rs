@@ -84,6 +84,19 @@ pub enum PolicyError {
     },
 }
 
+impl PolicyError {
+    /// The rule that is wrong.
+    pub fn rule(&self) -> &str {
+        match self {
+            Self::NoName { .. } => "",
+            Self::Syntax { rule, .. }
+            | Self::UnknownRule { rule, .. }
+            | Self::Circle { rule, .. }
+            | Self::TooLarge { rule, .. } => rule,
+        }
+    }
+}
+
 /// A rule does not allow it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {

@@ -214,6 +214,18 @@ impl Protection {
         &self.warnings
     }
 
+    /// The rules of the policy that it asks for.
+    pub fn policies(&self) -> impl Iterator<Item = &str> {
+        self.sections
+            .iter()
+            .flatten()
+            .flat_map(|(_, Guards(guards))| guards)
+            .filter_map(|guard| match guard {
+                Guard::Policy(_, rule) => Some(rule.as_str()),
+                _ => None,
+            })
+    }
+
     /// Whether the caller may do it with properties of that name. The server's own may be read by everyone; that clients do
     /// not write them is another rule ([`is_reserved`], and [`edit`](Self::edit) keeps it).
     pub fn may(&self, caller: &Caller, operation: PropertyOperation, name: &str) -> bool {
