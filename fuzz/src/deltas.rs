@@ -13,6 +13,7 @@ pub fn delta(data: &[u8]) {
             source: DeltaSource::Stream(&mut stream),
             name: world::name("made"),
             replace: false,
+            base: tegula_engine::DeltaBase::ByDigest,
         };
         let before = engine.list().unwrap();
         match engine.apply_delta(request, Task::unattended()) {

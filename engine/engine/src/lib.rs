@@ -28,7 +28,7 @@ mod workers;
 
 pub use changed::ChangedBlocks;
 pub use delta::{
-    DeltaApplied, DeltaDestination, DeltaError, DeltaReport, DeltaRequest, DeltaSource,
+    DeltaApplied, DeltaBase, DeltaDestination, DeltaError, DeltaReport, DeltaRequest, DeltaSource,
     DeltaStream, DeltaSummary, RawDeltaApplied, RawDeltaRequest, RbdNames, RbdRequest, RbdVersion,
     Recompress, StreamTag, apply_delta_to_disk, apply_rbd_to_disk, merge_deltas, show_delta,
 };

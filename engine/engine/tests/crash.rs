@@ -171,6 +171,7 @@ fn apply_delta(engine: &Engine) -> Result<(), EngineError> {
         source: DeltaSource::Stream(&mut &stream[..]),
         name: name("twin"),
         replace: false,
+        base: tegula_engine::DeltaBase::ByDigest,
     };
     engine.apply_delta(request, Task::unattended()).map(drop)
 }

@@ -105,6 +105,7 @@ impl World {
             source: DeltaSource::Stream(&mut delta),
             name: name(image),
             replace: false,
+            base: tegula_engine::DeltaBase::ByDigest,
         };
         self.engine.apply_delta(request, Task::unattended())
     }

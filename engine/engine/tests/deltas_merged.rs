@@ -110,6 +110,7 @@ impl World {
             source: DeltaSource::File(delta),
             name: name(image),
             replace: false,
+            base: tegula_engine::DeltaBase::ByDigest,
         };
         self.engine
             .apply_delta(request, Task::unattended())

@@ -9,10 +9,11 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 use tegula_engine::{
-    BlockSize, CollectOptions, DeltaError, DeltaRequest, DeltaSource, Destination, Engine,
-    EngineError, Environment, ImageName, InitOptions, OptimizeOptions, PutRequest, Source, Store,
-    StreamTag, Task, Workers,
+    BlockSize, CollectOptions, DeltaBase, DeltaError, DeltaRequest, DeltaSource, Destination,
+    Engine, EngineError, Environment, ImageName, InitOptions, OptimizeOptions, PutRequest, Source,
+    Store, StreamTag, Task, Workers,
 };
+use tegula_format::{DeltaHeader, DeltaTrailer};
 use tegula_io::sim::SimDisk;
 use tegula_io::{SeededRandom, Storage, StorePath, SystemClock};
 
@@ -91,11 +92,21 @@ impl World {
             .unwrap()
     }
 
-    fn apply(&self, mut delta: &[u8], image: &str) -> Result<(), EngineError> {
+    fn apply(&self, delta: &[u8], image: &str) -> Result<(), EngineError> {
+        self.apply_over(DeltaBase::ByDigest, delta, image)
+    }
+
+    fn apply_over(
+        &self,
+        base: DeltaBase,
+        mut delta: &[u8],
+        image: &str,
+    ) -> Result<(), EngineError> {
         let request = DeltaRequest {
             source: DeltaSource::Stream(&mut delta),
             name: name(image),
             replace: false,
+            base,
         };
         self.engine
             .apply_delta(request, Task::unattended())
@@ -346,4 +357,54 @@ fn a_record_that_is_damaged_after_the_promise_ends_the_stream_where_it_stands() 
         assert!(store || promised, "{error}");
         assert!(whole.starts_with(&bytes) && bytes.len() < whole.len());
     });
+}
+
+#[test]
+fn a_confined_stream_gets_no_chunk_that_it_does_not_bring_and_its_base_does_not_have() {
+    let here = family(Workers::Inline);
+    let there = World::new(Workers::Inline);
+    there.put("mine", &here.get("base"), None);
+    // Somebody else's: the chunks that the stream would have to carry, and what some of its records build on.
+    there.put("theirs", &here.get("target"), None);
+    let only = |base: Option<&str>| DeltaBase::Only(base.map(name));
+    for target in ["target", "similar"] {
+        let (good, _) = here.whole(Some("base"), target);
+        there.apply_over(only(Some("mine")), &good, target).unwrap();
+        assert!(there.get(target) == here.get(target));
+        let error = there.apply_over(only(Some("theirs")), &good, "made");
+        assert!(is_other_base(&error.unwrap_err()));
+        let error = there.apply_over(only(None), &good, "made");
+        assert!(is_other_base(&error.unwrap_err()));
+    }
+    // The same stream without its records: by digest the store's chunks do, confined they do not.
+    let (good, _) = here.whole(Some("base"), "target");
+    let bare = without_records(&good);
+    let error = there.apply_over(only(Some("mine")), &bare, "made");
+    let EngineError::Delta(error) = error.unwrap_err() else {
+        panic!("it is refused as a delta");
+    };
+    assert!(
+        matches!(*error, DeltaError::ChunkNotCarried { .. }),
+        "{error}"
+    );
+    there.apply(&bare, "made").unwrap();
+    let (full, _) = here.whole(None, "similar");
+    there.apply_over(only(None), &full, "full").unwrap();
+    let bare = without_records(&full);
+    let error = there.apply_over(only(None), &bare, "other");
+    assert!(error.unwrap_err().to_string().contains("does not carry"));
+}
+
+fn is_other_base(error: &EngineError) -> bool {
+    matches!(error, EngineError::Delta(error) if matches!(**error, DeltaError::OtherBase { .. }))
+}
+
+/// Takes the records out of a stream, which is whole otherwise.
+fn without_records(stream: &[u8]) -> Vec<u8> {
+    let (header, length) = DeltaHeader::decode(stream).unwrap();
+    let parts = header.data_bytes() + header.zero_bytes() + header.ids_bytes();
+    let head = &stream[..length + usize::try_from(parts).unwrap()];
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(head);
+    [head, &DeltaTrailer::seal(0, 0, &mut hasher).encode()].concat()
 }

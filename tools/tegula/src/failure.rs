@@ -236,6 +236,7 @@ fn delta_hint(error: &DeltaError) -> Option<&'static str> {
         DeltaError::JournalDamaged { .. } => {
             "the disk may be changed in part; restore it, then remove the journal"
         }
+        DeltaError::OtherBase { .. } => "name the image that it starts from",
         DeltaError::BaseMissing { .. } => {
             "put that image first, under any name; `tegula ls --json` shows the digests of those that are here"
         }

@@ -2,13 +2,14 @@
 
 use super::DeltaError;
 use super::carried::Carried;
+use super::confined::check_confined;
 use super::stream::{DeltaFile, StreamRecord, ids_in};
 use crate::put::refuse_taken;
 use crate::{EngineError, OpenImage, Task, Workers};
 use std::fmt;
 use std::io::Read;
 use std::path::Path;
-use tegula_format::{Bases, ChunkId, ImageName, ImageRecord, ParentReference};
+use tegula_format::{Bases, ChunkId, DeltaEnd, ImageName, ImageRecord, ParentReference};
 use tegula_store::{Encoded, IdTable, Ingest, LayerStack, NewImage, Session, StoreError};
 
 /// Bytes of records in a window of the pipeline.
@@ -31,6 +32,17 @@ impl fmt::Debug for DeltaSource<'_> {
     }
 }
 
+/// Which image a stream may start from, and what it may take for granted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum DeltaBase {
+    /// Any in the store that has the digest which the stream names; and any chunk of the store will do.
+    #[default]
+    ByDigest,
+    /// This one, whose digest must be that which the stream names, or none if the stream is to hold all of its image. A chunk
+    /// that the stream does not carry must be this image's: for streams of people who may not have everything.
+    Only(Option<ImageName>),
+}
+
 /// What to apply.
 #[derive(Debug)]
 pub struct DeltaRequest<'a> {
@@ -40,6 +52,8 @@ pub struct DeltaRequest<'a> {
     pub name: ImageName,
     /// Whether it may take the place of an image of that name.
     pub replace: bool,
+    /// What it may start from.
+    pub base: DeltaBase,
 }
 
 /// What an apply did.
@@ -70,17 +84,24 @@ pub(crate) fn apply(
         source,
         name,
         replace,
+        base: allowed,
     } = request;
     if !replace {
         refuse_taken(session, &name)?;
     }
     let file = source.into_file(session, task)?;
     check_block_size(session, &file)?;
-    let base = find_base(session, &file)?;
+    let base = match &allowed {
+        DeltaBase::ByDigest => find_base(session, &file)?,
+        DeltaBase::Only(base) => the_base(session, &file, base.as_ref())?,
+    };
     let base = base
         .as_ref()
         .map(|base| OpenImage::open(session, &base.name))
         .transpose()?;
+    if allowed != DeltaBase::ByDigest {
+        check_confined(session, &file, base.as_ref(), task)?;
+    }
     let ingest = Ingest::begin(session)?;
     store_records(&ingest, workers, &file, task)?;
     let ids = take_ids(&ingest, &file)?;
@@ -153,6 +174,28 @@ fn find_base(session: &Session, file: &DeltaFile<'_>) -> Result<Option<ImageReco
         None => Err(DeltaError::BaseMissing {
             name: file.name().to_owned(),
             base: wanted,
+        }
+        .into()),
+    }
+}
+
+/// Returns the image that a stream is to start from, if it does.
+fn the_base(
+    session: &Session,
+    file: &DeltaFile<'_>,
+    base: Option<&ImageName>,
+) -> Result<Option<ImageRecord>, EngineError> {
+    let base = base.map(|base| session.image(base)).transpose()?;
+    let end = base.as_ref().map(|base| DeltaEnd {
+        virtual_size: base.virtual_size,
+        digest: base.digest,
+    });
+    match (end, file.header().base) {
+        (expected, found) if expected == found => Ok(base),
+        (expected, found) => Err(DeltaError::OtherBase {
+            name: file.name().to_owned(),
+            expected: expected.map(|end| end.digest),
+            found: found.map(|end| end.digest),
         }
         .into()),
     }

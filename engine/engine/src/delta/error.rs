@@ -60,6 +60,19 @@ pub enum DeltaError {
         /// The image that it starts from.
         base: DeltaEnd,
     },
+    /// The stream starts from another image than it was to start from.
+    #[error(
+        "{name} starts from {}, and was to start from {}",
+        image_of(*found), image_of(*expected)
+    )]
+    OtherBase {
+        /// The stream.
+        name: String,
+        /// The digest of the image that it was to start from, if of any.
+        expected: Option<ImageDigest>,
+        /// The digest of the image that it starts from, if from any.
+        found: Option<ImageDigest>,
+    },
     /// The stream names a chunk that it does not carry and the base does not have.
     #[error("{name} names chunk {id}, which it does not carry and its base does not have")]
     ChunkNotCarried {
@@ -207,6 +220,12 @@ pub enum DeltaError {
         /// What is wrong with it.
         source: Corruption,
     },
+}
+
+fn image_of(digest: Option<ImageDigest>) -> String {
+    digest.map_or("nothing".to_owned(), |digest| {
+        format!("the image with digest {digest}")
+    })
 }
 
 impl DeltaError {

@@ -9,6 +9,7 @@
 
 pub(crate) mod apply;
 mod carried;
+mod confined;
 pub(crate) mod create;
 mod error;
 mod merge;
@@ -22,7 +23,7 @@ mod sorted;
 mod stream;
 mod walk;
 
-pub use apply::{DeltaApplied, DeltaRequest, DeltaSource};
+pub use apply::{DeltaApplied, DeltaBase, DeltaRequest, DeltaSource};
 pub use create::{DeltaDestination, DeltaReport};
 pub use error::DeltaError;
 pub use merge::merge_deltas;

@@ -312,6 +312,7 @@ impl Process {
             source: DeltaSource::Stream(&mut stream),
             name: name(image),
             replace: false,
+            base: tegula_engine::DeltaBase::ByDigest,
         };
         self.0.apply_delta(request, Task::unattended()).map(drop)
     }

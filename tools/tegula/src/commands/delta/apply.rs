@@ -302,6 +302,7 @@ impl Apply {
             source,
             name: name.clone(),
             replace: self.replace,
+            base: tegula_engine::DeltaBase::ByDigest,
         };
         let applied = engine.apply_delta(request, task)?;
         let time = clock.elapsed().saturating_sub(start);
