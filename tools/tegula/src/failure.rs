@@ -1,6 +1,7 @@
 //! What can go wrong, the exit code for it, and what to do next: each decided here and nowhere else.
 
 use crate::commands::demo::DemoError;
+use crate::commands::pull::PullError;
 use crate::output::complain;
 use crate::signals::EXIT_INTERRUPTED;
 use crate::units;
@@ -48,6 +49,9 @@ pub(crate) enum Failure {
     /// What the demonstration says.
     #[error(transparent)]
     Demo(#[from] DemoError),
+    /// What the pull says.
+    #[error(transparent)]
+    Pull(Box<PullError>),
     /// Standard output does not take what is printed.
     #[error("cannot write to standard output")]
     Print { source: io::Error },
@@ -62,6 +66,12 @@ pub(crate) enum Failure {
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         Self::Engine(error.into())
+    }
+}
+
+impl From<PullError> for Failure {
+    fn from(error: PullError) -> Self {
+        Self::Pull(Box::new(error))
     }
 }
 
@@ -132,6 +142,7 @@ fn hint(failure: &Failure) -> Option<&'static str> {
     match failure {
         Failure::Engine(error) | Failure::OtherStore { source: error, .. } => engine_hint(error),
         Failure::Demo(error) => demo_hint(error),
+        Failure::Pull(error) => error.hint().or_else(|| system_hint(error.system()?)),
         Failure::Print { .. } | Failure::Signals { .. } | Failure::Usage(_) => None,
     }
 }

@@ -15,6 +15,7 @@ pub(crate) mod init;
 pub(crate) mod inspect;
 pub(crate) mod ls;
 pub(crate) mod optimize;
+pub(crate) mod pull;
 pub(crate) mod put;
 pub(crate) mod rename;
 pub(crate) mod repair;

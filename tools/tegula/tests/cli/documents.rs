@@ -385,6 +385,32 @@ fn the_delta_commands_have_their_keys() {
 }
 
 #[test]
+fn pull_has_its_keys_however_the_image_came() {
+    let scene = crate::pull::Scene::new();
+    let keys = [
+        ("image", Is::Text),
+        ("disk", Is::Text),
+        ("kind", Is::Text),
+        ("base_image", Is::TextOrNull),
+        ("virtual_size", Is::Count),
+        ("fetched_bytes", Is::Count),
+        ("wire_bytes", Is::Count),
+        ("digest", Is::TextOrNull),
+        ("hash", Is::TextOrNull),
+        ("base", Is::TextOrNull),
+        ("resumed", Is::Flag),
+        ("done_before", Is::Flag),
+        ("seconds", Is::Number),
+    ];
+    for increments in [true, false] {
+        let service = scene.service(increments);
+        let mut command = crate::pull::pull(&service, crate::pull::NEW, &scene.disk());
+        let ran = Ran::of(command.arg("--force")).expect_code(0);
+        check(&ran.json(), &keys);
+    }
+}
+
+#[test]
 fn completions_are_printed_for_every_shell() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let ran = Ran::of(program().args(["completions", shell])).expect_code(0);

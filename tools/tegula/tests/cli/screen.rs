@@ -6,7 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 
-const COMMANDS: [&str; 21] = [
+const COMMANDS: [&str; 22] = [
     "init",
     "put",
     "get",
@@ -17,6 +17,7 @@ const COMMANDS: [&str; 21] = [
     "rm",
     "diff",
     "delta",
+    "pull",
     "stats",
     "du",
     "verify",
