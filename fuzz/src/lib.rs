@@ -22,6 +22,7 @@ pub mod qcow2;
 mod records;
 mod recovery;
 pub mod reseal;
+mod rules;
 pub mod seeds;
 mod stores;
 mod world;
@@ -37,6 +38,7 @@ pub use mutate::mutated;
 pub use qcow2::qcow2;
 pub use records::record;
 pub use recovery::abandoned_segment;
+pub use rules::{policy, protection};
 pub use stores::store_file;
 
 /// A function to throw bytes at.
@@ -53,7 +55,7 @@ pub struct Target {
 }
 
 /// Every target there is.
-pub const TARGETS: [Target; 19] = [
+pub const TARGETS: [Target; 21] = [
     cheap("store_config", store_config, seeds::store_config),
     cheap("gc_state", gc_state, seeds::gc_state),
     cheap("quarantine", quarantine, seeds::quarantine),
@@ -69,6 +71,13 @@ pub const TARGETS: [Target; 19] = [
     cheap("layer", layer, seeds::layer),
     cheap("qcow2", qcow2, seeds::qcow2),
     cheap("hint", hint, seeds::hint),
+    cheap("policy", policy, seeds::policy),
+    Target {
+        name: "protection",
+        run: protection,
+        seeds: seeds::protection,
+        mutations: 2000,
+    },
     Target {
         name: "abandoned_segment",
         run: abandoned_segment,

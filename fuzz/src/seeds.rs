@@ -66,6 +66,37 @@ pub fn hint() -> Vec<Vec<u8>> {
     .to_vec()
 }
 
+/// Policies: the default one, an operator's, and some that are refused.
+pub fn policy() -> Vec<Vec<u8>> {
+    let defaults: String = tegula_domain::policy::Rule::ALL
+        .iter()
+        .map(|rule| format!("{}: {}\n", rule.name(), rule.default_text()))
+        .collect();
+    [
+        defaults.as_str(),
+        "a: role:x and (not rule:b or 'it\\'s':%(name)s-%(size)s%%)\nb: NOT (@ Or !)\nget_image: \n",
+        "a: True:%(protected)s or None:%(owner)s or -17:%(size)s or \"q\":%(q)s or is_admin:False or system_scope:all",
+        "a: rule:b\nb: rule:c or rule:c\nc: rule:d and rule:d\nd: user_id:%(user)s\n",
+        "a: rule:b\nb: rule:a\n",
+        "a: ((((((((((not not not not not @\n",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .to_vec()
+}
+
+/// Property protection files, one of roles, one of rules of the policy, and some that are refused.
+pub fn protection() -> Vec<Vec<u8>> {
+    [
+        "# roles\n[^x_(ro|rw)_.*$]\ncreate = admin,\n  Billing\nread: @\nupdate=!\ndelete =\n\n[hw[:_]\\w{1,3}?]\ncreate=member\nread=member\nupdate=member\ndelete=member\n",
+        "[.*]\ncreate = context_is_admin\nread = @\nupdate = default\ndelete = !\n",
+        "[(?i)^[]^\\W-]+\\Z|a{,2}{|\\<b\\>] ; both\nCREATE=@\nREAD=@\nUPDATE=@\nDELETE=@\n# xyz -- a{ <b>\n",
+        "[((a{99}){99}){99}]\ncreate=@\nread=@\nupdate=@\ndelete=@\n",
+        "[(?=a)]\n[\\1]\n[[[]\n[a++]\n[os_glance]\n",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .to_vec()
+}
+
 /// Quarantine lists.
 pub fn quarantine() -> Vec<Vec<u8>> {
     let list = |ordinals: &[u64]| QuarantineList {

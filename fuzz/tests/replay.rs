@@ -167,6 +167,8 @@ replays!(
     layer,
     qcow2,
     hint,
+    policy,
+    protection,
     abandoned_segment,
     store_file,
     delta,
