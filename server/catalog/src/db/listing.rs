@@ -32,7 +32,7 @@ pub(super) fn page(
         Some(id) => Some(marker(session, id, &query.scope, &order)?),
         None => None,
     };
-    if query.limit == 0 || query.filters.contains(&Filter::Nothing) {
+    if query.limit == 0 || query.filters.iter().any(selects_nothing) {
         return Ok(Vec::new());
     }
     let (statement, parameters) = statement(session.dialect(), query, &order, marker.as_deref());
@@ -48,6 +48,17 @@ pub(super) fn page(
     found.truncate(usize::try_from(query.limit).unwrap_or(usize::MAX));
     let keys: Vec<i64> = found.into_iter().map(|(key, _)| key).collect();
     fetch(session, &keys)
+}
+
+/// Whether no image that is kept can fulfil it.
+fn selects_nothing(filter: &Filter) -> bool {
+    match filter {
+        Filter::Nothing => true,
+        Filter::Tag(tag) => tag.contains('\0'),
+        Filter::Property(name, value) => name.contains('\0') || value.contains('\0'),
+        Filter::Text(_, values) => values.iter().all(|value| value.contains('\0')),
+        Filter::Number(..) | Filter::Time(..) | Filter::Protected(_) => false,
+    }
 }
 
 /// The images of these keys, in that order.
@@ -66,7 +77,7 @@ fn fetch(session: &mut dyn Session, keys: &[i64]) -> Result<Vec<Image>, CatalogE
 
 /// The keys of an order up to the id, which no two images share: what follows it decides nothing. A key that comes again
 /// decides nothing either.
-fn order(sort: &[(SortKey, Direction)]) -> Vec<(SortKey, Direction)> {
+pub(super) fn order(sort: &[(SortKey, Direction)]) -> Vec<(SortKey, Direction)> {
     let mut order: Vec<(SortKey, Direction)> = Vec::new();
     for (key, direction) in sort.iter().chain(&[(SortKey::Id, Direction::Ascending)]) {
         if !order.iter().any(|(earlier, _)| earlier == key) {
@@ -110,7 +121,7 @@ const fn column(key: SortKey) -> &'static str {
 ///
 /// # Errors
 /// [`CatalogError::NoMarker`] if the caller could not have been shown it. Administrators may continue after a deleted image.
-fn marker(
+pub(super) fn marker(
     session: &mut dyn Session,
     id: &ImageId,
     scope: &ListScope,
@@ -183,7 +194,7 @@ fn kinds(scope: &ListScope) -> Vec<Kind<'_>> {
 }
 
 /// The statement of a page: its scans, one after the other.
-fn statement(
+pub(super) fn statement(
     dialect: Dialect,
     query: &ImageQuery,
     order: &[(SortKey, Direction)],
@@ -282,7 +293,9 @@ impl Text {
                 self.parameter(value.clone());
             }
         }
-        for (index, (key, direction)) in order.iter().enumerate() {
+        // Within a range the first keys are the same for all.
+        let equal = range.map_or(0, |(equal, _)| equal);
+        for (index, (key, direction)) in order.iter().skip(equal).enumerate() {
             self.push(if index == 0 { " ORDER BY " } else { ", " });
             self.push(column(*key));
             self.push(match direction {
@@ -386,9 +399,14 @@ impl Text {
     }
 
     fn text_filter(&mut self, column: TextColumn, values: &[String]) {
+        let kept: Vec<String> = values
+            .iter()
+            .filter(|value| !value.contains('\0'))
+            .cloned()
+            .collect();
         let column = match column {
             TextColumn::Id => {
-                let lower: Vec<String> = values.iter().map(|id| id.to_lowercase()).collect();
+                let lower: Vec<String> = kept.iter().map(|id| id.to_lowercase()).collect();
                 self.among("images.id_lower", &lower);
                 self.push(" AND ");
                 "images.id"
@@ -406,7 +424,7 @@ impl Text {
             TextColumn::DiskFormat => "images.disk_format",
             TextColumn::ContainerFormat => "images.container_format",
         };
-        self.among(column, values);
+        self.among(column, &kept);
     }
 
     fn among(&mut self, column: &str, values: &[String]) {

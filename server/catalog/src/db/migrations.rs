@@ -12,7 +12,6 @@ pub(super) struct Migration {
     /// The statements for SQLite.
     pub(super) sqlite: &'static str,
     /// The statements for PostgreSQL.
-    #[expect(dead_code, reason = "comes with the next commit")]
     pub(super) postgres: &'static str,
 }
 

@@ -5,6 +5,9 @@
 
 mod listing;
 mod migrations;
+#[cfg(test)]
+mod plans;
+mod postgres;
 mod rows;
 mod session;
 mod sqlite;
@@ -63,6 +66,9 @@ pub enum CatalogError {
         /// The number.
         value: u64,
     },
+    /// A text holds a character that not every database keeps.
+    #[error("{0:?} has a NUL character, which cannot be kept")]
+    NulCharacter(String),
     /// The text names no database.
     #[error("{0}")]
     Url(String),
@@ -189,13 +195,15 @@ pub trait Catalog: fmt::Debug + Send + Sync {
     fn check(&self) -> Result<(), CatalogError>;
 }
 
-/// Opens a database that has this program's schema: `sqlite:PATH`.
+/// Opens a database that has this program's schema: `sqlite:PATH`, or `postgresql://[USER[:PASSWORD]@][HOST][:PORT][/DATABASE]`
+/// with libpq's options. TLS is used if the options say `sslmode=require` or `verify-full`, and then the certificate is checked.
 ///
 /// # Errors
 /// [`CatalogError::Url`], [`CatalogError::Schema`] if it must be brought up first ([`upgrade`]), [`CatalogError::Database`].
 pub fn open(url: &str) -> Result<Arc<dyn Catalog>, CatalogError> {
     let catalog: Arc<dyn Catalog> = match Kind::of(url)? {
         Kind::Sqlite(path) => Arc::new(Database(sqlite::Sqlite::open(path)?)),
+        Kind::Postgres(server) => Arc::new(Database(postgres::Postgres::open(*server)?)),
     };
     catalog.check()?;
     Ok(catalog)
@@ -226,6 +234,7 @@ pub struct SchemaVersion {
 pub fn upgrade(url: &str) -> Result<SchemaVersion, CatalogError> {
     match Kind::of(url)? {
         Kind::Sqlite(path) => sqlite::upgrade(path),
+        Kind::Postgres(server) => postgres::upgrade(*server),
     }
 }
 
@@ -236,6 +245,7 @@ pub fn upgrade(url: &str) -> Result<SchemaVersion, CatalogError> {
 pub fn version(url: &str) -> Result<SchemaVersion, CatalogError> {
     let found = match Kind::of(url)? {
         Kind::Sqlite(path) => sqlite::version(path)?,
+        Kind::Postgres(server) => postgres::version(*server)?,
     };
     Ok(SchemaVersion {
         found,
@@ -249,8 +259,9 @@ pub fn version(url: &str) -> Result<SchemaVersion, CatalogError> {
 /// # Errors
 /// [`CatalogError::Schema`], [`CatalogError::Damaged`].
 pub fn check(url: &str) -> Result<u64, CatalogError> {
-    match Kind::of(url)? {
-        Kind::Sqlite(path) => sqlite::check_integrity(path)?,
+    // PostgreSQL checks its pages itself, as its administrator sets it up.
+    if let Kind::Sqlite(path) = Kind::of(url)? {
+        sqlite::check_integrity(path)?;
     }
     let catalog = open(url)?;
     let mut images = 0;
@@ -266,6 +277,8 @@ pub fn check(url: &str) -> Result<u64, CatalogError> {
 enum Kind<'a> {
     /// A file.
     Sqlite(&'a std::path::Path),
+    /// A database of a server.
+    Postgres(Box<postgres::Server>),
 }
 
 impl<'a> Kind<'a> {
@@ -273,10 +286,14 @@ impl<'a> Kind<'a> {
         if let Some(rest) = url.strip_prefix("sqlite:") {
             return sqlite::path(rest).map(Self::Sqlite);
         }
+        if url.starts_with("postgresql://") || url.starts_with("postgres://") {
+            let server = postgres::Server::parse(url)?;
+            return Ok(Self::Postgres(Box::new(server)));
+        }
         // What follows the scheme may hold a password.
         let scheme = url.split(':').next().unwrap_or_default();
         Err(CatalogError::Url(format!(
-            "a database's URL begins with `{scheme}:`, expected `sqlite:`"
+            "a database's URL begins with `{scheme}:`, expected `sqlite:` or `postgresql://`"
         )))
     }
 }

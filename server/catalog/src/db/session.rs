@@ -155,6 +155,24 @@ impl Row {
     }
 }
 
+/// Refuses texts that PostgreSQL cannot keep: what one database refuses, both do.
+///
+/// # Errors
+/// [`CatalogError::NulCharacter`].
+pub(super) fn refuse_nul(parameters: &[Value]) -> Result<(), CatalogError> {
+    for value in parameters {
+        let texts = match value {
+            Value::Text(text) => std::slice::from_ref(text),
+            Value::Texts(texts) => texts,
+            Value::Null | Value::Flag(_) | Value::Integer(_) => continue,
+        };
+        if let Some(text) = texts.iter().find(|text| text.contains('\0')) {
+            return Err(CatalogError::NulCharacter(text.clone()));
+        }
+    }
+    Ok(())
+}
+
 /// The database holds something else than what was written.
 pub(super) fn damaged(place: &str, found: &Value, expected: &'static str) -> CatalogError {
     let found = match found {
@@ -189,7 +207,6 @@ pub(super) enum Dialect {
     /// That of SQLite.
     Sqlite,
     /// That of PostgreSQL.
-    #[expect(dead_code, reason = "comes with the next commit")]
     Postgres,
 }
 

@@ -209,6 +209,9 @@ fn find_member(
     image: &ImageId,
     project: &str,
 ) -> Result<Option<Member>, CatalogError> {
+    if project.contains('\0') {
+        return Ok(None); // no such project can be a member
+    }
     let statement = format!("{MEMBER} AND member.project = $3");
     let [lower, id] = of_image(image);
     let found = session.query(&statement, &[lower, id, project.into()])?;

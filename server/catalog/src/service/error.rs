@@ -78,9 +78,9 @@ impl From<CatalogError> for ServiceError {
             CatalogError::IdTaken(_) | CatalogError::MemberTaken { .. } => {
                 Self::Conflict(error.to_string())
             }
-            CatalogError::NoMarker(_) | CatalogError::TooLarge { .. } => {
-                Self::Invalid(error.to_string())
-            }
+            CatalogError::NoMarker(_)
+            | CatalogError::TooLarge { .. }
+            | CatalogError::NulCharacter(_) => Self::Invalid(error.to_string()),
             CatalogError::Limit { what, limit } => Self::Full { what, limit },
             error @ (CatalogError::Url(_)
             | CatalogError::Schema(_)

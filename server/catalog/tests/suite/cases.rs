@@ -367,6 +367,47 @@ pub(crate) fn numbers_that_do_not_fit_are_refused(world: &World) {
     assert_eq!(world.catalog.image(&id(1)).unwrap(), Some(image(1)));
 }
 
+pub(crate) fn texts_that_do_not_fit_are_refused_and_found_nowhere(world: &World) {
+    let nul = || "a\0b".to_owned();
+    let names = [
+        Image {
+            name: Some(nul()),
+            ..image(1)
+        },
+        Image {
+            tags: [nul()].into(),
+            ..image(1)
+        },
+        Image {
+            properties: [(nul(), String::new())].into(),
+            ..image(1)
+        },
+    ];
+    world.catalog.insert(&image(1)).unwrap();
+    for image in names {
+        let refused = world.catalog.save(&image);
+        assert!(matches!(refused, Err(CatalogError::NulCharacter(text)) if text == nul()));
+    }
+    assert!(matches!(
+        world.catalog.insert_member(&id(1), &member(&nul()), 9),
+        Err(CatalogError::NulCharacter(_))
+    ));
+    assert_eq!(world.catalog.image(&id(1)).unwrap(), Some(image(1)));
+    assert_eq!(world.catalog.member(&id(1), &nul()).unwrap(), None);
+    for filter in [
+        Filter::Tag(nul()),
+        Filter::Property(String::new(), nul()),
+        Filter::Text(TextColumn::Name, vec![nul()]),
+        Filter::Text(TextColumn::Name, vec![nul(), "other".to_owned()]),
+    ] {
+        let query = ImageQuery {
+            filters: vec![filter],
+            ..query("p1", 10)
+        };
+        assert_eq!(world.catalog.list(&query).unwrap(), []);
+    }
+}
+
 pub(crate) fn usage_counts_what_a_project_has(world: &World) {
     let sized = |number, size, locations: usize, status| Image {
         size,

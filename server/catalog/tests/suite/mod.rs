@@ -44,6 +44,7 @@ macro_rules! conformance {
             cases::one_of_many_inserts_of_an_id_wins,
             cases::what_was_saved_is_there_after_opening_again,
             cases::numbers_that_do_not_fit_are_refused,
+            cases::texts_that_do_not_fit_are_refused_and_found_nowhere,
             cases::usage_counts_what_a_project_has,
             cases::pages_follow_one_another_without_gap_or_overlap,
             cases::a_marker_must_be_one_that_the_caller_could_see,

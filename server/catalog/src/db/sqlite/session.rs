@@ -2,7 +2,7 @@
 
 use super::failed;
 use crate::db::CatalogError;
-use crate::db::session::{Dialect, Row, Session, Value, damaged};
+use crate::db::session::{Dialect, Row, Session, Value, damaged, refuse_nul};
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection};
 
@@ -20,6 +20,7 @@ impl<'a> SqliteSession<'a> {
         text: &str,
         parameters: &[Value],
     ) -> Result<CachedStatement<'a>, CatalogError> {
+        refuse_nul(parameters)?;
         let mut statement = self.0.prepare_cached(text).map_err(failed)?;
         if statement.parameter_count() != parameters.len() {
             return Err(failed(rusqlite::Error::InvalidParameterCount(

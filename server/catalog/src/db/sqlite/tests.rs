@@ -1,5 +1,5 @@
 use super::*;
-use crate::db::{self, CatalogError};
+use crate::db::{self, CatalogError, plans};
 
 fn file() -> (tempfile::TempDir, String) {
     let directory = tempfile::tempdir().unwrap();
@@ -124,4 +124,48 @@ fn urls_name_files_or_are_refused_without_repeating_what_may_be_secret() {
     }
     let complaint = complaint(db::open("mysql://root:secret@host/db"));
     assert!(complaint.contains("`mysql:`") && !complaint.contains("secret"));
+}
+
+#[test]
+fn a_listing_costs_its_page_however_deep_and_however_many_images_others_have() {
+    let sqlite = Sqlite::in_memory().unwrap();
+    sqlite
+        .write(|session| {
+            plans::fill(session);
+            Ok(())
+        })
+        .unwrap();
+    for (name, query) in plans::listings() {
+        let plan = plans::explained(&sqlite, "EXPLAIN QUERY PLAN", &query);
+        for line in &plan {
+            let scan = line.starts_with("SCAN") && !line.starts_with("SCAN scan");
+            assert!(
+                !scan && !line.contains("TEMP B-TREE"),
+                "{name}: {line}\n{plan:#?}"
+            );
+        }
+        let (text, parameters) = sqlite
+            .read(|session| Ok(plans::page(session, &query)))
+            .unwrap();
+        let connection = sqlite.writer();
+        let mut statement = connection.prepare(&text).unwrap();
+        for (index, value) in (1..).zip(&parameters) {
+            statement.raw_bind_parameter(index, value).unwrap();
+        }
+        let mut found = 0;
+        let mut rows = statement.raw_query();
+        while rows.next().unwrap().is_some() {
+            found += 1;
+        }
+        drop(rows);
+        let steps = statement.get_status(rusqlite::StatementStatus::VmStep);
+        let scanned = statement.get_status(rusqlite::StatementStatus::FullscanStep);
+        println!("{name}: {found} rows, {steps} steps");
+        assert_eq!(scanned, 0, "{name}");
+        // A row takes some twenty steps, and each of the scans may have a page of them.
+        assert!(
+            found > 0 && steps < 4_000,
+            "{name}: {found} rows, {steps} steps"
+        );
+    }
 }

@@ -1,0 +1,146 @@
+//! What a listing costs: which indexes it goes through, and how much of them, among many images of others.
+//!
+//! Counted, not timed: the steps of SQLite's machine, the pages and rows of PostgreSQL.
+
+use super::listing::{marker, order, statement};
+use super::session::{Backend, Dialect, Session, Value};
+use tegula_domain::query::{Asked, Direction, Filter, ImageQuery, ListScope, SortKey, TextColumn};
+use tegula_domain::{ImageId, MemberStatus, Visibility};
+
+/// How many images there are. Of ten: one is public, one `p1`'s (every other one shared, else private), two are others'
+/// community images, one is shared with `p1` by others, five are others' private ones.
+pub(super) const IMAGES: i64 = 100_000;
+
+/// Fills an empty database. Image `n` was made in second `n / 2`; `n` is its id's end.
+pub(super) fn fill(session: &mut dyn Session) {
+    let hex = match session.dialect() {
+        Dialect::Sqlite => "printf('%012x', n)",
+        Dialect::Postgres => "lpad(to_hex(n), 12, '0')",
+    };
+    let id = format!("'0a000000-0000-4000-8000-' || {hex}");
+    let images = format!(
+        "WITH RECURSIVE numbers (n) AS (SELECT CAST(0 AS BIGINT) UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < $1) \
+         INSERT INTO images (id, id_lower, version, status, live, visibility, protected, hidden, owner, name, \
+             min_ram, min_disk, size, created_at, updated_at) \
+         SELECT {id}, {id}, 1, 'active', TRUE, \
+             CASE WHEN n % 10 = 0 THEN 'public' WHEN n % 10 IN (2, 3) THEN 'community' \
+                  WHEN n % 10 = 4 OR n % 20 = 1 THEN 'shared' ELSE 'private' END, \
+             FALSE, FALSE, CASE WHEN n % 10 = 1 THEN 'p1' ELSE 'other-' || (n % 997) END, 'image-' || (n % 991), \
+             0, 0, n, n / 2 * 1000000, 0 \
+         FROM numbers"
+    );
+    session.execute(&images, &[IMAGES.into()]).unwrap();
+    let members = "INSERT INTO image_members \
+            (image, project, status, created_at, updated_at, image_created_at, image_id) \
+         SELECT key, 'p1', 'accepted', 0, 0, created_at, id FROM images WHERE size % 10 = 4";
+    session.execute(members, &[]).unwrap();
+}
+
+/// The id of an image.
+pub(super) fn id(number: i64) -> ImageId {
+    ImageId::parse(&format!("0a000000-0000-4000-8000-{number:012x}")).unwrap()
+}
+
+/// The listings that must not cost more than their page: every scope, in both indexed orders, both directions, from the
+/// beginning and from deep in; and images of one name.
+pub(super) fn listings() -> Vec<(String, ImageQuery)> {
+    let only = |visibility| Asked::Only(visibility);
+    let scopes = [
+        ("a project's", Asked::Usual, false),
+        ("all for a project", Asked::All, false),
+        ("a project's shared", only(Visibility::Shared), false),
+        ("a project's private", only(Visibility::Private), false),
+        ("public", only(Visibility::Public), false),
+        ("community", only(Visibility::Community), false),
+        ("an administrator's", Asked::Usual, true),
+        ("all for an administrator", Asked::All, true),
+        (
+            "shared for an administrator",
+            only(Visibility::Shared),
+            true,
+        ),
+    ];
+    let mut listings = Vec::new();
+    for (name, visibility, admin) in scopes {
+        // Memberships are not ordered by name: those of a project are gone through for it.
+        let shares = !admin
+            && matches!(
+                visibility,
+                Asked::Usual | Asked::All | Asked::Only(Visibility::Shared)
+            );
+        for direction in [Direction::Descending, Direction::Ascending] {
+            for by_name in [false, true] {
+                if by_name && shares {
+                    continue;
+                }
+                for deep in [None, Some(IMAGES / 2), Some(IMAGES * 9 / 10)] {
+                    let by = if by_name { "name" } else { "time" };
+                    listings.push((
+                        format!("{name} images by {by}, {direction:?}, after {deep:?}"),
+                        listing(visibility, admin, by_name, direction, deep),
+                    ));
+                }
+            }
+        }
+        if shares {
+            continue;
+        }
+        let mut named = listing(visibility, admin, false, Direction::Descending, None);
+        let names = vec!["image-7".to_owned()];
+        named.filters.push(Filter::Text(TextColumn::Name, names));
+        listings.push((format!("{name} images of one name"), named));
+    }
+    listings
+}
+
+fn listing(
+    visibility: Asked,
+    admin: bool,
+    by_name: bool,
+    direction: Direction,
+    deep: Option<i64>,
+) -> ImageQuery {
+    let mut sort = vec![(SortKey::CreatedAt, direction), (SortKey::Id, direction)];
+    if by_name {
+        sort.insert(0, (SortKey::Name, direction));
+    }
+    ImageQuery {
+        scope: ListScope {
+            visibility,
+            project: Some("p1".to_owned()),
+            admin,
+            member_status: Some(MemberStatus::Accepted),
+            hidden: false,
+        },
+        filters: Vec::new(),
+        sort,
+        marker: deep.map(id),
+        limit: 25,
+    }
+}
+
+/// The statement that finds the page, and its parameters.
+pub(super) fn page(session: &mut dyn Session, query: &ImageQuery) -> (String, Vec<Value>) {
+    let order = order(&query.sort);
+    let marker = query
+        .marker
+        .as_ref()
+        .map(|id| marker(session, id, &query.scope, &order).unwrap());
+    statement(session.dialect(), query, &order, marker.as_deref())
+}
+
+/// What one session says of a statement.
+pub(super) fn explained<B: Backend>(backend: &B, explain: &str, query: &ImageQuery) -> Vec<String> {
+    backend
+        .read(|session| {
+            let (statement, parameters) = page(session, query);
+            let rows = session.query(&format!("{explain} {statement}"), &parameters)?;
+            // The last column of both databases' plans is the text.
+            let texts = rows.into_iter().filter_map(|row| match row.rest().pop() {
+                Some(Value::Text(text)) => Some(text),
+                _ => None,
+            });
+            Ok(texts.collect())
+        })
+        .unwrap()
+}
