@@ -16,6 +16,7 @@
 mod decoders;
 mod deltas;
 mod hint;
+mod inspect;
 mod model;
 mod mutate;
 pub mod qcow2;
@@ -24,6 +25,7 @@ mod recovery;
 pub mod reseal;
 mod rules;
 pub mod seeds;
+mod seeds_images;
 mod stores;
 mod world;
 
@@ -33,6 +35,7 @@ pub use decoders::{
 };
 pub use deltas::delta;
 pub use hint::hint;
+pub use inspect::inspect;
 pub use model::model;
 pub use mutate::mutated;
 pub use qcow2::qcow2;
@@ -55,7 +58,7 @@ pub struct Target {
 }
 
 /// Every target there is.
-pub const TARGETS: [Target; 21] = [
+pub const TARGETS: [Target; 22] = [
     cheap("store_config", store_config, seeds::store_config),
     cheap("gc_state", gc_state, seeds::gc_state),
     cheap("quarantine", quarantine, seeds::quarantine),
@@ -71,6 +74,7 @@ pub const TARGETS: [Target; 21] = [
     cheap("layer", layer, seeds::layer),
     cheap("qcow2", qcow2, seeds::qcow2),
     cheap("hint", hint, seeds::hint),
+    cheap("inspect", inspect, seeds_images::inspect),
     cheap("policy", policy, seeds::policy),
     Target {
         name: "protection",

@@ -167,6 +167,7 @@ replays!(
     layer,
     qcow2,
     hint,
+    inspect,
     policy,
     protection,
     abandoned_segment,

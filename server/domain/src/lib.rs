@@ -9,6 +9,7 @@
 mod caller;
 mod id;
 mod image;
+pub mod inspect;
 mod location;
 mod member;
 pub mod policy;
