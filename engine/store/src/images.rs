@@ -165,6 +165,22 @@ impl Store {
         Ok(record)
     }
 
+    /// Removes an image if it still is the one that somebody has the record of, under the same name.
+    ///
+    /// # Errors
+    /// [`StoreError::ImageNotFound`]; [`StoreError::ImageChanged`] if another has taken its place.
+    pub fn remove_exactly(&self, record: &ImageRecord) -> Result<(), StoreError> {
+        let session = self.begin()?;
+        let _lock = self.commit_lock()?;
+        let current = current_record(&session, &record.name)?;
+        if current.id != record.id {
+            let name = record.name.clone();
+            return Err(StoreError::ImageChanged { name });
+        }
+        finish_rename(&session, &current)?;
+        remove_record(self.environment(), &record.name)
+    }
+
     /// Removes an image whose record is damaged or not given back by the disk. What stands under its name is moved to
     /// the quarantine directory; returns its path there. Nobody can tell any more which layer was its, so the next
     /// collection frees what only this image needs.

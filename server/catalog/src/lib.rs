@@ -4,6 +4,10 @@
 //! database ([`db::Catalog`]) and to the engine directly. All calls block: whoever serves many callers runs them on threads
 //! made for it.
 
+pub mod content;
 pub mod db;
+mod digests;
 pub mod rules;
 pub mod service;
+
+pub use digests::HashAlgorithm;

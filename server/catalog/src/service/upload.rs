@@ -1,0 +1,213 @@
+//! Takes in an image's bytes.
+
+use super::ServiceError;
+use super::ingest::{Expected, Ingested};
+use super::transfer::{TransferError, Transfers};
+use crate::content::Part;
+use std::collections::BTreeMap;
+use std::io::Read;
+use tegula_domain::policy::Rule;
+use tegula_domain::quota::Allowance;
+use tegula_domain::{Caller, Image, ImageId, ImageStatus, Lineage, Location};
+use tegula_engine::PutReport;
+
+/// What a caller says of the bytes it sends.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Announced<'a> {
+    /// How many there are.
+    pub bytes: Option<u64>,
+    /// The store they are to go to.
+    pub store: Option<&'a str>,
+}
+
+impl Transfers {
+    /// Takes in the bytes of a queued image. Once this returns they are durable and the image is active.
+    ///
+    /// If `source` fails, or anything else does, nothing of them is kept and the image is queued as before.
+    ///
+    /// # Errors
+    /// [`TransferError`], all but [`TransferError::Sink`] and [`TransferError::Range`]. Within [`TransferError::Service`]:
+    /// [`ServiceError::NoImage`], [`ServiceError::Denied`], [`ServiceError::Status`] if the image is not queued, and
+    /// [`ServiceError::Invalid`] if its formats are not known.
+    pub fn upload(
+        &self,
+        caller: &Caller,
+        id: &ImageId,
+        announced: Announced<'_>,
+        source: &mut dyn Read,
+    ) -> Result<Image, TransferError> {
+        let allowance = self.admit(caller, id, announced)?;
+        let image = self.begin(caller, id, (Rule::UploadImage, ImageStatus::Saving))?;
+        let expected = Expected {
+            bytes: announced.bytes,
+            allowance,
+            format: Expected::of(&image, &self.settings),
+        };
+        match self.ingest((&image, Part::Data), source, expected) {
+            Ok(ingested) => self.publish(&image, ingested),
+            Err(error) => Err(self.take_back(&image, error)),
+        }
+    }
+
+    /// Checks what can be known before the first byte. Returns how many may come.
+    pub(super) fn admit(
+        &self,
+        caller: &Caller,
+        id: &ImageId,
+        announced: Announced<'_>,
+    ) -> Result<Allowance, TransferError> {
+        let seen = self.service.see(caller, id)?;
+        if let Some(store) = announced
+            .store
+            .filter(|store| *store != self.settings.store)
+        {
+            return Err(TransferError::NoStore(store.to_owned()));
+        }
+        self.allowance(seen.image(), announced.bytes)
+    }
+
+    /// How many bytes the image may have: as any, and as its project has room for.
+    pub(super) fn allowance(
+        &self,
+        image: &Image,
+        bytes: Option<u64>,
+    ) -> Result<Allowance, TransferError> {
+        let limits = &self.service.limits;
+        let used = match (limits.project_bytes, &image.owner) {
+            (Some(_), Some(project)) => self.service.catalog.usage(project)?.bytes,
+            _ => 0,
+        };
+        Ok(limits.admit(used, bytes).map_err(ServiceError::from)?)
+    }
+
+    /// Turns a queued image to a state in which its bytes arrive: from then on nobody else can send any.
+    pub(super) fn begin(
+        &self,
+        caller: &Caller,
+        id: &ImageId,
+        (right, to): (Rule, ImageStatus),
+    ) -> Result<Image, TransferError> {
+        let begun = self.service.in_turn(|| {
+            let seen = self.service.see(caller, id)?;
+            let authorized = self.service.authorize(caller, seen, right)?;
+            let mut image = authorized.image().clone();
+            if image.status != ImageStatus::Queued {
+                return Err(ServiceError::Status {
+                    image: image.id,
+                    status: image.status,
+                    wanted: "bytes can only be sent to a queued image",
+                });
+            }
+            if !image.has_formats() {
+                return Err(ServiceError::Invalid(format!(
+                    "image {id} needs a disk_format and a container_format before its bytes"
+                )));
+            }
+            image
+                .transition(to)
+                .map_err(|refused| ServiceError::Conflict(refused.to_string()))?;
+            self.service.save(&authorized, image)
+        })?;
+        Ok(begun)
+    }
+
+    /// Makes the image active, with what came in.
+    pub(super) fn publish(
+        &self,
+        begun: &Image,
+        ingested: Ingested,
+    ) -> Result<Image, TransferError> {
+        let record = ingested.put.record.clone();
+        match self.activate(begun, ingested) {
+            Ok(Some(image)) => Ok(image),
+            // Somebody deleted it: nobody will ask for its bytes again.
+            Ok(None) => {
+                self.content
+                    .remove_exactly(&record)
+                    .map_err(TransferError::of_store)?;
+                Err(TransferError::Gone(begun.id.clone()))
+            }
+            Err(error) => {
+                // Whether a failed database saved it nevertheless is known only when it lets the image be queued again.
+                let error = self.take_back(begun, error);
+                let is_queued = self.service.catalog.image(&begun.id)?;
+                if is_queued.is_none_or(|image| image.status == ImageStatus::Queued) {
+                    self.content
+                        .remove_exactly(&record)
+                        .map_err(TransferError::of_store)?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn activate(&self, begun: &Image, ingested: Ingested) -> Result<Option<Image>, TransferError> {
+        // Others of the same project may have come in meanwhile.
+        self.allowance(begun, Some(ingested.bytes))?;
+        let depth = self.depth_of(begun)?;
+        let location = Location {
+            url: format!("tegula://{}/{}", self.settings.store, begun.id.lower_case()),
+            metadata: BTreeMap::from([("store".to_owned(), self.settings.store.clone())]),
+        };
+        let saved = self.save_own(&begun.id, |image| {
+            if image.status != begun.status {
+                return Ok(false);
+            }
+            image
+                .transition(ImageStatus::Active)
+                .map_err(|refused| ServiceError::Conflict(refused.to_string()))?;
+            image.size = Some(ingested.bytes);
+            image.virtual_size = ingested.virtual_size;
+            image.checksum = Some(ingested.checksum.clone());
+            image.hash = Some(ingested.hash.clone());
+            image.locations = vec![location.clone()];
+            image.lineage = lineage(image.lineage.parent.take(), depth, &ingested.put);
+            Ok(true)
+        })?;
+        Ok(saved)
+    }
+
+    /// How many ancestors the image has, if it was made from another.
+    fn depth_of(&self, image: &Image) -> Result<Option<u32>, TransferError> {
+        let Some(parent) = &image.lineage.parent else {
+            return Ok(None);
+        };
+        let parent = self.service.catalog.image(parent)?;
+        let above = parent.and_then(|parent| parent.lineage.chain_depth);
+        Ok(Some(above.unwrap_or(0).saturating_add(1)))
+    }
+
+    /// Lets an image whose bytes did not come be queued again. Returns the error that led here, or that the image is gone.
+    ///
+    /// What cannot be saved now is made good by [`Transfers::recover`] at the next start.
+    pub(super) fn take_back(&self, begun: &Image, error: TransferError) -> TransferError {
+        let saved = self.save_own(&begun.id, |image| {
+            if image.status != begun.status {
+                return Ok(false);
+            }
+            image
+                .transition(ImageStatus::Queued)
+                .map_err(|refused| ServiceError::Conflict(refused.to_string()))?;
+            Ok(true)
+        });
+        match saved {
+            Ok(Some(_)) => error,
+            Ok(None) => TransferError::Gone(begun.id.clone()),
+            Err(error) => error.into(),
+        }
+    }
+}
+
+/// What the engine says of an image, and of what it was made from.
+fn lineage(parent: Option<ImageId>, depth: Option<u32>, put: &PutReport) -> Lineage {
+    let (block_size, digest) = (put.record.block_size, put.record.digest);
+    Lineage {
+        delta_bytes: parent.as_ref().map(|_| put.new_bytes),
+        chain_depth: depth,
+        tree_hash: Some(format!(
+            "blake3-tree:{}k:{digest}",
+            block_size.bytes() >> 10
+        )),
+        parent,
+    }
+}
