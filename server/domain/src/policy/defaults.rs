@@ -9,6 +9,9 @@
 //! - A service token's role counts as much as the user's own where a service may do more than a user
 //!   ([`Rule::ServiceApi`]).
 //! - The rules named `set_lineage` and `lineage_…` are ours.
+//!
+//! Rules about no image in particular (to list, to see the stores) are asked of the caller's own project, as Glance asks them:
+//! its texts for them compare the two.
 
 /// Who administers: whatever `context_is_admin` says.
 macro_rules! admin {

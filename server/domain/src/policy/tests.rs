@@ -683,6 +683,38 @@ fn an_operators_texts_replace_defaults_of_their_name_and_stand_beside_the_others
 }
 
 #[test]
+fn glances_own_texts_mean_what_they_mean_there() {
+    // As its sample file has them, for an operator who takes the comment signs away.
+    let policy = policy(&[
+        (
+            "get_images",
+            "rule:context_is_admin or (role:reader and project_id:%(project_id)s)",
+        ),
+        (
+            "add_image",
+            "rule:context_is_admin or (role:member and project_id:%(project_id)s and project_id:%(owner)s)",
+        ),
+        ("modify_member", "rule:context_is_admin or (role:member and project_id:%(member_id)s)"),
+        ("get_task", "rule:default"),
+        ("default", ""),
+    ])
+    .unwrap();
+    let member = Caller::new("u", "ours", ["member", "reader"]);
+    let own = Attributes::owned_by(member.project.as_deref());
+    assert!(policy.allows(Rule::GetImages, &member, &own));
+    assert!(policy.allows(Rule::AddImage, &member, &own));
+    assert!(!policy.allows(
+        Rule::AddImage,
+        &member,
+        &Attributes::owned_by(Some("theirs"))
+    ));
+    let membership = Attributes::owned_by(Some("theirs")).with("member_id", Value::Text("ours"));
+    assert!(policy.allows(Rule::ModifyMember, &member, &membership));
+    assert!(!policy.allows(Rule::ModifyMember, &member, &own));
+    assert!(policy.allows(Rule::GetTask, &member, &()));
+}
+
+#[test]
 fn a_policy_written_out_is_the_same_policy() {
     let policy = Policy::defaults();
     let texts = policy
