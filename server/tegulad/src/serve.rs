@@ -1,0 +1,172 @@
+//! Serving: what the configuration asks for is opened, put together, and kept going until the end is asked for.
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustix::rand::{GetRandomFlags, getrandom};
+use tegula_api::{App, Parts, RandomIds};
+use tegula_catalog::service::Service;
+use tegula_domain::ImageId;
+use tegula_engine::{Clock, SystemClock};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tracing::{error, info, warn};
+
+use crate::access::RequestsToLog;
+use crate::config::Config;
+use crate::identity::{self, Known};
+use crate::log::Log;
+use crate::signals::{Asked, Signals};
+use crate::tls::Tls;
+use crate::{database, notify, rules, settings, store};
+
+/// Serves until a signal asks for the end.
+///
+/// # Errors
+/// If something that the configuration names is not to be had. Nothing was served then.
+pub(crate) fn run(config: &Config) -> Result<(), Box<dyn Error>> {
+    let _log = Log::start(&config.log)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let settings = settings::settings(config)?;
+    let tls = Tls::load(config)?;
+    let rules = rules::load(config)?;
+    rules::warnings(&rules)
+        .iter()
+        .for_each(|warning| warn!("{warning}"));
+    let known = identity::known(config, &clock)?;
+    let _engine = store::open(config)?;
+    let catalog = database::open(config)?;
+    let service = Service::new(
+        catalog,
+        rules,
+        Arc::clone(&clock),
+        Arc::new(random_id),
+        settings::limits(config),
+    );
+    let app = App::new(Parts {
+        service: service.clone(),
+        identity: known.identity.clone(),
+        settings,
+        log: Arc::new(RequestsToLog {
+            all: config.log.access,
+        }),
+        clock,
+        random_ids: RandomIds(random_id),
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(config.limits.workers_max.into())
+        .thread_name("tegulad")
+        .build()?;
+    runtime.block_on(serve(config, &app, &service, tls.as_ref(), &known))
+}
+
+/// Listens, says so, and serves.
+async fn serve(
+    config: &Config,
+    app: &App,
+    service: &Service,
+    tls: Option<&Tls>,
+    known: &Known,
+) -> Result<(), Box<dyn Error>> {
+    let mut signals = Signals::watch()?;
+    let listener = TcpListener::bind(config.listen.address)
+        .await
+        .map_err(|error| format!("cannot listen on {}: {error}", config.listen.address))?;
+    announce(listener.local_addr()?, tls.is_some(), known)?;
+    if let Err(error) = notify::tell("READY=1") {
+        warn!("the service manager cannot be told that the server is ready: {error}");
+    }
+    let (end, ended) = oneshot::channel();
+    let serving = app.serve(listener, tls.map(Tls::config), async {
+        // Serving also ends if nobody watches for signals any more.
+        let _ = ended.await;
+    });
+    let watching = async {
+        while signals.next().await == Asked::Reload {
+            reload(config, service, tls);
+        }
+        info!("ending: no more connections are taken, those under way may end");
+        // The manager waits for the end anyway.
+        let _ = notify::tell("STOPPING=1");
+        // Serving has ended already if it is not there.
+        let _ = end.send(());
+        signals.end_at_once().await;
+    };
+    let drained = tokio::select! {
+        drained = serving => drained,
+        () = watching => return Ok(()),
+    };
+    match drained.cut_off {
+        0 => info!("ended"),
+        connections => warn!(connections, "ended: connections were cut off"),
+    }
+    Ok(())
+}
+
+/// Tells people where it listens and how they get in; programs read the log.
+fn announce(address: SocketAddr, tls: bool, known: &Known) -> io::Result<()> {
+    let scheme = if tls { "https" } else { "http" };
+    info!(%address, tls, "listening");
+    let mut output = io::stdout().lock();
+    writeln!(
+        output,
+        "tegulad serves the Images API at {scheme}://{address}"
+    )?;
+    if let Some(token) = &known.admin_token {
+        if token.was_made() {
+            writeln!(
+                output,
+                "The administrator's token, shown this once: {}",
+                token.reveal()
+            )?;
+        }
+        writeln!(
+            output,
+            "The administrator's token is kept in {}",
+            token.path().display()
+        )?;
+    }
+    if known.open {
+        writeln!(
+            output,
+            "Access is open on loopback: whoever can connect from this machine is the administrator."
+        )?;
+    }
+    output.flush()
+}
+
+/// Reads certificates and rules again. What cannot be used is said, and the old stays.
+fn reload(config: &Config, service: &Service, tls: Option<&Tls>) {
+    match rules::load(config) {
+        Ok(rules) => {
+            rules::warnings(&rules)
+                .iter()
+                .for_each(|warning| warn!("{warning}"));
+            service.set_rules(rules);
+            info!("policy and property protections were read again");
+        }
+        Err(error) => error!("the rules from before stay in force: {error}"),
+    }
+    match tls.map(Tls::reload) {
+        Some(Ok(())) => info!("the certificate was read again"),
+        Some(Err(error)) => error!("the certificate from before stays in use: {error}"),
+        None => {}
+    }
+}
+
+/// A random id (a version 4 UUID).
+fn random_id() -> ImageId {
+    let mut bytes = [0; 16];
+    // Up to 256 bytes come at once, once the system has gathered any randomness, which it waits for (getrandom(2)).
+    let filled = getrandom(&mut bytes, GetRandomFlags::empty())
+        .expect("because getrandom(2) of 16 bytes cannot fail");
+    assert_eq!(
+        filled,
+        bytes.len(),
+        "because getrandom(2) of 16 bytes gives them all"
+    );
+    ImageId::from_random(bytes)
+}
