@@ -175,7 +175,7 @@ impl Content {
         }
     }
 
-    fn forget(&self, name: &ImageName) {
+    pub(crate) fn forget(&self, name: &ImageName) {
         self.open_images().images.remove(name);
     }
 

@@ -9,6 +9,7 @@
 //! Whatever fails on the way in, the store has nothing of it and the image is queued as before. After a crash
 //! [`Transfers::recover`] does the same for what was under way.
 
+use super::late_hashes::Waiting;
 use super::{Service, ServiceError};
 use crate::content::{self, Content};
 use crate::db::CatalogError;
@@ -46,6 +47,8 @@ pub struct Transfers {
     pub(super) service: Service,
     pub(super) content: Content,
     pub(super) settings: Arc<TransferSettings>,
+    /// Images whose hashes are computed when nobody waits.
+    pub(super) waiting: Arc<Waiting>,
 }
 
 /// Why bytes were not moved, or not all of them. Each variant is another answer to the caller.
@@ -71,6 +74,19 @@ pub enum TransferError {
     /// The image's bytes are not what was said, or are dangerous.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The parent is not the image that the increment, or whoever sent it, starts from.
+    #[error("the parent, image {parent}, is {}, not {expected}", found.as_deref().unwrap_or("not known by its digest"))]
+    OtherParent {
+        /// The parent.
+        parent: ImageId,
+        /// The digest that it was to have.
+        expected: String,
+        /// The digest that it has.
+        found: Option<String>,
+    },
+    /// The increment cannot be read as what it is said to be, or makes no image of the parent.
+    #[error("the increment is refused")]
+    Increment(#[source] EngineError),
     /// The image was deleted while its bytes were on their way.
     #[error("image {0} was deleted meanwhile")]
     Gone(ImageId),
@@ -116,6 +132,14 @@ impl From<CatalogError> for TransferError {
 }
 
 impl TransferError {
+    /// What the engine says of a stream that was being handed over.
+    pub fn of_stream(error: EngineError) -> Self {
+        match error {
+            EngineError::WriteTarget { source, .. } => Self::Sink(source),
+            error => Self::of_store(error),
+        }
+    }
+
     /// What the engine says, as far as it is about the store.
     pub(super) fn of_store(error: EngineError) -> Self {
         match content::is_full(&error) {
@@ -132,6 +156,7 @@ impl Transfers {
             service,
             content,
             settings: Arc::new(settings),
+            waiting: Arc::default(),
         }
     }
 

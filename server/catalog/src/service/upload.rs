@@ -9,7 +9,7 @@ use std::io::Read;
 use tegula_domain::policy::Rule;
 use tegula_domain::quota::Allowance;
 use tegula_domain::{Caller, Image, ImageId, ImageStatus, Lineage, Location};
-use tegula_engine::PutReport;
+use tegula_engine::{ImageRecord, PutReport};
 
 /// What a caller says of the bytes it sends.
 #[derive(Debug, Clone, Copy, Default)]
@@ -144,7 +144,7 @@ impl Transfers {
     fn activate(&self, begun: &Image, ingested: Ingested) -> Result<Option<Image>, TransferError> {
         // Others of the same project may have come in meanwhile.
         self.allowance(begun, Some(ingested.bytes))?;
-        let depth = self.depth_of(begun)?;
+        let depth = self.depth_over(begun.lineage.parent.as_ref())?;
         let location = Location {
             url: format!("tegula://{}/{}", self.settings.store, begun.id.lower_case()),
             metadata: BTreeMap::from([("store".to_owned(), self.settings.store.clone())]),
@@ -165,16 +165,6 @@ impl Transfers {
             Ok(true)
         })?;
         Ok(saved)
-    }
-
-    /// How many ancestors the image has, if it was made from another.
-    fn depth_of(&self, image: &Image) -> Result<Option<u32>, TransferError> {
-        let Some(parent) = &image.lineage.parent else {
-            return Ok(None);
-        };
-        let parent = self.service.catalog.image(parent)?;
-        let above = parent.and_then(|parent| parent.lineage.chain_depth);
-        Ok(Some(above.unwrap_or(0).saturating_add(1)))
     }
 
     /// Lets an image whose bytes did not come be queued again. Returns the error that led here, or that the image is gone.
@@ -200,14 +190,16 @@ impl Transfers {
 
 /// What the engine says of an image, and of what it was made from.
 fn lineage(parent: Option<ImageId>, depth: Option<u32>, put: &PutReport) -> Lineage {
-    let (block_size, digest) = (put.record.block_size, put.record.digest);
     Lineage {
         delta_bytes: parent.as_ref().map(|_| put.new_bytes),
         chain_depth: depth,
-        tree_hash: Some(format!(
-            "blake3-tree:{}k:{digest}",
-            block_size.bytes() >> 10
-        )),
+        tree_hash: Some(tree_hash(&put.record)),
         parent,
     }
+}
+
+/// An image's digest, as the API shows it.
+pub(super) fn tree_hash(record: &ImageRecord) -> String {
+    let (block_size, digest) = (record.block_size, record.digest);
+    format!("blake3-tree:{}k:{digest}", block_size.bytes() >> 10)
 }

@@ -50,6 +50,20 @@ impl Inspector {
         self.bytes += piece.len() as u64;
     }
 
+    /// Whether something stands in the middle that is to be looked at: then [`Self::pass_over`] must not be used. Known once
+    /// the first MiB has come.
+    pub fn needs_all(&self) -> bool {
+        matches!(self.metadata, Metadata::At(..))
+    }
+
+    /// Counts bytes that are not looked at, behind the first MiB and before the last few KiB.
+    pub fn pass_over(&mut self, bytes: u64) {
+        if bytes > 0 {
+            self.tail.clear();
+            self.bytes += bytes;
+        }
+    }
+
     /// Returns how many bytes have come.
     pub fn bytes(&self) -> u64 {
         self.bytes

@@ -935,3 +935,25 @@ fn any_beginning_of_a_good_file_is_judged_without_a_panic() {
         }
     }
 }
+
+#[test]
+fn what_is_passed_over_in_the_middle_makes_no_difference() {
+    let mut disk = vec![7; 3 << 20];
+    disk[510] = 0x55;
+    disk[511] = 0xaa;
+    let footer = disk.len() - 512;
+    disk[footer..footer + 8].copy_from_slice(b"conectix");
+    let mut all = Inspector::new();
+    all.push(&disk);
+    let mut some = Inspector::new();
+    some.push(&disk[..1 << 20]);
+    assert!(!some.needs_all(), "a disk has its headers at its ends");
+    some.pass_over((2 << 20) - 4096);
+    some.push(&disk[(3 << 20) - 4096..]);
+    assert_eq!(some.finish(), all.finish());
+    let mut vhdx = Inspector::new();
+    let mut head = vec![0; 1 << 20];
+    head[..8].copy_from_slice(b"vhdxfile");
+    vhdx.push(&head);
+    assert!(!vhdx.needs_all(), "a head that says nothing leads nowhere");
+}
