@@ -604,7 +604,7 @@ fn commit() -> String {
     )
 }
 
-fn machine() -> String {
+pub(crate) fn machine() -> String {
     let model = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = model
         .lines()

@@ -9,6 +9,7 @@ mod engine;
 mod measure;
 mod peers;
 mod scale;
+mod server;
 mod steps;
 
 use clap::{Parser, Subcommand};
@@ -64,6 +65,21 @@ enum Command {
         #[arg(long)]
         json: Option<PathBuf>,
     },
+    /// The catalog server: requests, uploads and downloads, idle connections. Needs `tegulad` built beside this program.
+    Server {
+        /// Where to put its database and store: on a real file system, with room for the uploaded image.
+        #[arg(long, default_value = "target/bench")]
+        scratch: PathBuf,
+        /// Requests of each kind.
+        #[arg(long, default_value_t = 20_000)]
+        requests: u32,
+        /// The length of the image that is uploaded and downloaded, in MiB.
+        #[arg(long, default_value_t = 1024)]
+        mebibytes: u64,
+        /// Also write the results to this file as JSON.
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
     /// One step in this process; prints its measurements as JSON. Used by the other commands.
     #[command(hide = true)]
     Step {
@@ -100,6 +116,17 @@ fn main() -> anyhow::Result<()> {
             blocks,
             children,
             rounds,
+            json,
+        }),
+        Command::Server {
+            scratch,
+            requests,
+            mebibytes,
+            json,
+        } => server::run(&server::Plan {
+            scratch,
+            requests,
+            mebibytes,
             json,
         }),
         Command::Step { step } => {

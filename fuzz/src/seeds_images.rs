@@ -2,6 +2,10 @@
 
 use crate::inspect::encode;
 
+#[expect(
+    clippy::big_endian_bytes,
+    reason = "qcow2, VHD and others are big-endian"
+)]
 fn big(number: u64, length: usize) -> Vec<u8> {
     number.to_be_bytes()[8 - length..].to_vec()
 }

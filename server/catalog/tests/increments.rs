@@ -1,10 +1,6 @@
 //! Images that come as what differs from others, and what is told of the difference between two.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test ends at the first surprise"
-)]
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};

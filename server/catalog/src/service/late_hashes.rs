@@ -90,7 +90,7 @@ impl Transfers {
         failed: &dyn Fn(Option<&ImageId>, &TransferError),
     ) {
         let done = self.service.catalog.image(id).map_err(TransferError::from);
-        let done = done.and_then(|image| match image.filter(|image| lacks_hashes(image)) {
+        let done = done.and_then(|image| match image.filter(lacks_hashes) {
             Some(image) => self.hash(&image, stop),
             None => Ok(()),
         });
