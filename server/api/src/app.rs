@@ -4,16 +4,17 @@ use crate::access_log::AccessLog;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 use std::sync::Arc;
-use tegula_catalog::service::Service;
+use tegula_catalog::service::Transfers;
 use tegula_domain::ImageId;
 use tegula_engine::Clock;
 use tegula_identity::Identity;
+use tokio::sync::Semaphore;
 
 /// What an application is made of.
 #[derive(Debug)]
 pub struct Parts {
     /// The use cases.
-    pub service: Service,
+    pub transfers: Transfers,
     /// Who knows callers.
     pub identity: Identity,
     /// How it is served.
@@ -39,7 +40,9 @@ impl std::fmt::Debug for RandomIds {
 /// What all requests share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) service: Service,
+    pub(crate) transfers: Transfers,
+    /// One for each transfer that may be under way.
+    pub(crate) places: Arc<Semaphore>,
     pub(crate) identity: Identity,
     pub(crate) settings: Settings,
     pub(crate) log: Arc<dyn AccessLog>,
@@ -58,7 +61,8 @@ impl App {
     /// Puts it together.
     pub fn new(parts: Parts) -> Self {
         let shared = Shared {
-            service: parts.service,
+            transfers: parts.transfers,
+            places: Arc::new(Semaphore::new(parts.settings.transfers_max)),
             identity: parts.identity,
             settings: parts.settings,
             log: parts.log,

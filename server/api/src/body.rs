@@ -2,12 +2,13 @@
 
 use crate::access_log::AccessEntry;
 use crate::app::Shared;
+use crate::outflow::Outflow;
 use crate::route::Endpoint;
 use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 /// The body of an answer.
@@ -21,6 +22,8 @@ pub(crate) struct Body {
 enum Content {
     /// What is left to be taken; none when all was.
     Bytes(Option<Bytes>),
+    /// What comes from elsewhere, boxed: few answers have it.
+    Stream(Box<Outflow>),
 }
 
 /// What is done when the body has been taken, or given up: the request is counted and noted.
@@ -51,6 +54,14 @@ impl Body {
         }
     }
 
+    /// Bytes that are still being read.
+    pub(crate) fn stream(outflow: Outflow) -> Self {
+        Self {
+            content: Content::Stream(Box::new(outflow)),
+            finish: None,
+        }
+    }
+
     /// The same body, noted when it ends.
     pub(crate) fn finishing(mut self, finish: Finish) -> Self {
         self.finish = Some(finish);
@@ -64,20 +75,26 @@ impl HttpBody for Body {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _context: &mut Context<'_>,
+        context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
         let bytes = match &mut self.content {
-            Content::Bytes(bytes) => bytes.take(),
+            Content::Bytes(bytes) => bytes.take().map(Ok),
+            Content::Stream(outflow) => ready!(outflow.poll_next(context)),
         };
-        if let (Some(bytes), Some(finish)) = (&bytes, &mut self.finish) {
-            finish.entry.bytes_sent += bytes.len() as u64;
+        if let Some(finish) = &mut self.finish {
+            match &bytes {
+                Some(Ok(bytes)) => finish.entry.bytes_sent += bytes.len() as u64,
+                Some(Err(error)) => finish.entry.detail = Some(error.to_string()),
+                None => {}
+            }
         }
-        Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
+        Poll::Ready(bytes.map(|bytes| bytes.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.content {
             Content::Bytes(bytes) => bytes.is_none(),
+            Content::Stream(outflow) => outflow.left() == 0,
         }
     }
 
@@ -86,6 +103,7 @@ impl HttpBody for Body {
             Content::Bytes(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
+            Content::Stream(outflow) => SizeHint::with_exact(outflow.left()),
         }
     }
 }

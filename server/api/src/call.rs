@@ -7,12 +7,12 @@ use crate::json;
 use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, request};
 use http_body_util::BodyExt;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::{Body as _, Bytes, Incoming};
 use serde::Serialize;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tegula_catalog::service::{Service, ServiceError};
+use tegula_catalog::service::{Service, ServiceError, TransferError, Transfers};
 use tegula_domain::{Caller, ImageId};
 
 /// What a handler answers.
@@ -50,9 +50,19 @@ impl Call {
         T: Send + 'static,
         A: FnOnce(&Service, &Caller) -> Result<T, ServiceError> + Send + 'static,
     {
+        self.transfer(|transfers, caller| Ok(ask(transfers.service(), caller)?))
+            .await
+    }
+
+    /// Asks a use case that has to do with bytes, on a thread that may block.
+    pub(crate) async fn transfer<T, A>(&self, ask: A) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        A: FnOnce(&Transfers, &Caller) -> Result<T, TransferError> + Send + 'static,
+    {
         let shared = Arc::clone(&self.shared);
         let caller = Arc::clone(&self.caller);
-        let answer = tokio::task::spawn_blocking(move || ask(&shared.service, &caller));
+        let answer = tokio::task::spawn_blocking(move || ask(&shared.transfers, &caller));
         match answer.await {
             Ok(answer) => Ok(answer?),
             Err(failed) => Err(ApiError::internal(format!("a use case ended: {failed}"))),
@@ -139,6 +149,11 @@ pub(crate) fn endpoint(shared: &Shared, headers: &HeaderMap, secure: bool) -> St
 pub(crate) fn json_answer(status: StatusCode, value: &impl Serialize) -> Answer {
     let body = serde_json::to_vec(value)
         .map_err(|error| ApiError::internal(format!("an answer is no JSON: {error}")))?;
+    json_text(status, body)
+}
+
+/// An answer of JSON that is text already.
+pub(crate) fn json_text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     let mut response = Response::new(Body::of(body));
     *response.status_mut() = status;
     let kind = HeaderValue::from_static("application/json");

@@ -2,7 +2,7 @@
 
 use crate::negotiate;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use tegula_catalog::service::ServiceError;
+use tegula_catalog::service::{ServiceError, TransferError};
 
 /// An answer that is an error.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl ApiError {
 }
 
 /// The status of each error of a use case.
-pub(crate) fn status_of(error: &ServiceError) -> StatusCode {
+fn status_of(error: &ServiceError) -> StatusCode {
     match error {
         ServiceError::NoImage(_) | ServiceError::NoMember { .. } | ServiceError::NoTag { .. } => {
             StatusCode::NOT_FOUND
@@ -78,12 +78,46 @@ pub(crate) fn status_of(error: &ServiceError) -> StatusCode {
     }
 }
 
+/// The status of each error of a use case that moves bytes.
+fn status_of_transfer(error: &TransferError) -> StatusCode {
+    match error {
+        TransferError::Service(error) => status_of(error),
+        TransferError::Size { .. } | TransferError::NoStore(_) | TransferError::Source { .. } => {
+            StatusCode::BAD_REQUEST
+        }
+        TransferError::Full(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        TransferError::Refused(_) | TransferError::Increment(_) => {
+            StatusCode::UNSUPPORTED_MEDIA_TYPE
+        }
+        TransferError::OtherParent { .. } => StatusCode::PRECONDITION_FAILED,
+        TransferError::Gone(_) => StatusCode::GONE,
+        TransferError::Range { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
+        TransferError::Sink(_) | TransferError::Missing(_) | TransferError::Store(_) => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
+    }
+}
+
+impl From<TransferError> for ApiError {
+    fn from(error: TransferError) -> Self {
+        let told = match status_of_transfer(&error) {
+            StatusCode::INTERNAL_SERVER_ERROR => return Self::internal(chain(&error)),
+            status => Self::new(status, error.to_string()),
+        };
+        match &error {
+            // What the client did to the connection, or the store's disk, is the operator's to know.
+            TransferError::Source { .. } | TransferError::Full(_) => Self {
+                detail: Some(chain(&error)),
+                ..told
+            },
+            _ => told,
+        }
+    }
+}
+
 impl From<ServiceError> for ApiError {
     fn from(error: ServiceError) -> Self {
-        match status_of(&error) {
-            StatusCode::INTERNAL_SERVER_ERROR => Self::internal(chain(&error)),
-            status => Self::new(status, error.to_string()),
-        }
+        TransferError::Service(error).into()
     }
 }
 

@@ -12,6 +12,8 @@ pub(crate) enum Accepts {
     Nothing,
     /// JSON, read as a whole.
     Json,
+    /// Bytes of an image, however many.
+    Bytes,
 }
 
 /// A route.
@@ -55,6 +57,7 @@ routes! {
     GET "/versions" Versions "listVersions" Nothing;
     GET "/healthcheck" Health "checkHealth" Nothing;
     GET "/metrics" Metrics "readMetrics" Nothing;
+    GET "/openapi.json" OpenApi "readOpenApi" Nothing;
 
     GET "/v2" V2 "findV2" Nothing;
     GET "/v2/images" ListImages "listImages" Nothing;
@@ -62,6 +65,9 @@ routes! {
     GET "/v2/images/{image_id}" ShowImage "showImage" Nothing;
     PATCH "/v2/images/{image_id}" UpdateImage "updateImage" Json;
     DELETE "/v2/images/{image_id}" DeleteImage "deleteImage" Nothing;
+    PUT "/v2/images/{image_id}/file" UploadImage "uploadImage" Bytes;
+    GET "/v2/images/{image_id}/file" DownloadImage "downloadImage" Nothing;
+    PUT "/v2/images/{image_id}/stage" StageImage "stageImage" Bytes;
     POST "/v2/images/{image_id}/actions/deactivate" Deactivate "deactivateImage" Nothing;
     POST "/v2/images/{image_id}/actions/reactivate" Reactivate "reactivateImage" Nothing;
     PUT "/v2/images/{image_id}/tags/{tag}" AddTag "addTag" Nothing;
@@ -80,9 +86,6 @@ routes! {
     GET "/v2/info/stores/detail" StoresDetail "showStoresInDetail" Nothing;
     GET "/v2/info/usage" Usage "showUsage" Nothing;
 }
-
-/// Paths whose other methods do not exist either, as the reference has it.
-const WITHOUT_OTHER_METHODS: [&str; 1] = ["/v2/info/usage"];
 
 /// Methods that HTTP (RFC 9110 §9, RFC 5789) and the API know: others on a path that does not exist are answered with 501.
 const KNOWN_METHODS: [&str; 9] = [
@@ -121,8 +124,7 @@ pub(crate) fn find(method: &str, path: &str) -> Found {
             others.push(route.method);
         }
     }
-    let hidden = WITHOUT_OTHER_METHODS.contains(&path);
-    match (others.is_empty() || hidden, KNOWN_METHODS.contains(&method)) {
+    match (others.is_empty(), KNOWN_METHODS.contains(&method)) {
         (false, _) => Found::OtherMethods(others.join(", ")),
         (true, true) => Found::NoPath,
         (true, false) => Found::NoMethod,
@@ -179,7 +181,7 @@ mod tests {
             ("BREW", "/v2/images/a", "405 GET, PATCH, DELETE"),
             ("BREW", "/v2/x", "501"),
             ("POST", "/v2/x", "404"),
-            ("POST", "/v2/info/usage", "404"),
+            ("POST", "/v2/info/usage", "405 GET"),
             ("GET", "/v2/info/usage", "showUsage []"),
         ] {
             assert_eq!(found(method, path), expected, "{method} {path}");

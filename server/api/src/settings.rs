@@ -56,6 +56,8 @@ pub struct Settings {
     pub headers_max: usize,
     /// Connections at the same time; more wait to be accepted.
     pub connections_max: usize,
+    /// Uploads and downloads at the same time, each of which holds a thread; more are told to come again.
+    pub transfers_max: usize,
     /// How long the head of a request may take to arrive, and a connection may be idle before it.
     pub head_timeout: Duration,
     /// How long a JSON body may take to arrive.
@@ -88,6 +90,7 @@ impl Default for Settings {
             head_bytes_max: 128 << 10,
             headers_max: 100,
             connections_max: 8192,
+            transfers_max: 256,
             head_timeout: Duration::from_secs(30),
             json_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(120),

@@ -20,13 +20,13 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// [`ConfigError::Value`] with file and place.
 pub(crate) fn load(config: &Config) -> Result<Rules, ConfigError> {
     let policy = match &config.policy.file {
-        None => Policy::defaults(),
+        None => Arc::new(Policy::defaults()),
         Some(path) => {
             let refuse = refusal("policy.file", path);
             let texts = read(path)
                 .and_then(|text| texts_of_yaml(&text))
                 .map_err(&refuse)?;
-            Policy::new(&texts).map_err(|error| refuse(error.to_string()))?
+            Arc::new(Policy::new(&texts).map_err(|error| refuse(error.to_string()))?)
         }
     };
     let protection = match &config.property_protection.file {
@@ -34,7 +34,7 @@ pub(crate) fn load(config: &Config) -> Result<Rules, ConfigError> {
         Some(path) => {
             let format = match config.property_protection.format {
                 PropertyFormat::Roles => Format::Roles,
-                PropertyFormat::Policies => Format::Policies(Arc::new(policy.clone())),
+                PropertyFormat::Policies => Format::Policies(Arc::clone(&policy)),
             };
             read(path)
                 .and_then(|text| {

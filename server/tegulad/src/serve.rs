@@ -4,12 +4,15 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 
 use rustix::rand::{GetRandomFlags, getrandom};
 use tegula_api::{App, Parts, RandomIds};
-use tegula_catalog::service::Service;
+use tegula_catalog::content::Content;
+use tegula_catalog::service::{Service, TransferError, TransferSettings, Transfers};
 use tegula_domain::ImageId;
-use tegula_engine::{Clock, SystemClock};
+use tegula_engine::{Clock, Engine, SystemClock};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
@@ -36,7 +39,7 @@ pub(crate) fn run(config: &Config) -> Result<(), Box<dyn Error>> {
         .iter()
         .for_each(|warning| warn!("{warning}"));
     let known = identity::known(config, &clock)?;
-    let _engine = store::open(config)?;
+    let engine = store::open(config)?;
     let catalog = database::open(config)?;
     let service = Service::new(
         catalog,
@@ -45,8 +48,11 @@ pub(crate) fn run(config: &Config) -> Result<(), Box<dyn Error>> {
         Arc::new(random_id),
         settings::limits(config),
     );
+    let transfers = transfers(config, &service, engine);
+    recover(&transfers)?;
+    let _hashing = Hashing::start(&transfers)?;
     let app = App::new(Parts {
-        service: service.clone(),
+        transfers,
         identity: known.identity.clone(),
         settings,
         log: Arc::new(RequestsToLog {
@@ -61,6 +67,60 @@ pub(crate) fn run(config: &Config) -> Result<(), Box<dyn Error>> {
         .thread_name("tegulad")
         .build()?;
     runtime.block_on(serve(config, &app, &service, tls.as_ref(), &known))
+}
+
+/// The use cases that move bytes.
+fn transfers(config: &Config, service: &Service, engine: Engine) -> Transfers {
+    let settings = TransferSettings {
+        store: config.store.id.clone(),
+        ..TransferSettings::default()
+    };
+    Transfers::new(service.clone(), Content::new(engine), settings)
+}
+
+/// Makes good what a crash left, before anybody asks.
+fn recover(transfers: &Transfers) -> Result<(), TransferError> {
+    let recovered = transfers.recover()?;
+    for id in &recovered.queued {
+        warn!(%id, "the bytes of this image did not arrive before the server ended: it is queued again");
+    }
+    for id in &recovered.removed {
+        info!(%id, "bytes that belong to no image were removed");
+    }
+    Ok(())
+}
+
+/// The thread that computes hashes which nobody waits for; it ends with this value.
+struct Hashing {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Hashing {
+    fn start(transfers: &Transfers) -> io::Result<Self> {
+        let (transfers, stop) = (transfers.clone(), Arc::new(AtomicBool::new(false)));
+        let stopping = Arc::clone(&stop);
+        let thread = thread::Builder::new()
+            .name("hashes".to_owned())
+            .spawn(move || {
+                transfers.hash_in_background(&stopping, &|id, error| {
+                    let id = id.map(ToString::to_string);
+                    error!(id, "hashes could not be computed: {}", crate::chain(error));
+                });
+            })?;
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Hashing {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // If it panicked, that is in the log.
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
 }
 
 /// Listens, says so, and serves.

@@ -48,6 +48,7 @@ pub(crate) fn settings(config: &Config) -> Result<Settings, ConfigError> {
         head_bytes_max: limits.head_bytes_max as usize,
         headers_max: limits.headers_max as usize,
         connections_max: limits.connections_max as usize,
+        transfers_max: limits.transfers_max.into(),
         head_timeout: seconds(limits.head_timeout_s),
         json_timeout: seconds(limits.json_timeout_s),
         stall_timeout: seconds(limits.stall_timeout_s),
@@ -73,6 +74,7 @@ fn check(config: &Config) -> Result<(), ConfigError> {
     for (key, found, least) in [
         ("limits.connections_max", limits.connections_max, 1),
         ("limits.workers_max", limits.workers_max.into(), 1),
+        ("limits.transfers_max", limits.transfers_max.into(), 1),
         ("limits.page_max", limits.page_max, 1),
         ("limits.json_bytes_max", limits.json_bytes_max, 1024),
         (
@@ -96,6 +98,13 @@ fn check(config: &Config) -> Result<(), ConfigError> {
                 format!("expected at least {least}, found {found}"),
             ));
         }
+    }
+    if limits.transfers_max >= limits.workers_max {
+        let text = format!(
+            "expected fewer than `limits.workers_max`, {}, since other calls need threads too; found {}",
+            limits.workers_max, limits.transfers_max
+        );
+        return Err(ConfigError::value("limits.transfers_max", text));
     }
     if limits.page_default > limits.page_max {
         let text = format!(
@@ -166,6 +175,7 @@ mod tests {
             ),
             ("[limits]\nhead_bytes_max = 100", "limits.head_bytes_max"),
             ("[limits]\nworkers_max = 0", "limits.workers_max"),
+            ("[limits]\nworkers_max = 256", "limits.transfers_max"),
             ("[limits]\nstall_timeout_s = 0", "limits.stall_timeout_s"),
             (
                 "[cors]\nallowed_origins = [\"*\"]\nallow_credentials = true",

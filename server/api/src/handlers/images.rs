@@ -68,7 +68,7 @@ pub(crate) async fn update(mut call: Call) -> Answer {
 /// `DELETE /v2/images/{id}`
 pub(crate) async fn delete(call: Call) -> Answer {
     let id = call.image_id()?;
-    call.ask(move |service, caller| service.delete(caller, &id))
+    call.transfer(move |transfers, caller| transfers.delete(caller, &id))
         .await?;
     done()
 }

@@ -1,9 +1,11 @@
 //! One function an operation: read the request, call one use case, show the result.
 
 mod actions;
+mod data;
 mod images;
 mod info;
 mod members;
+mod openapi;
 mod schemas;
 mod tags;
 mod wellknown;
@@ -19,12 +21,16 @@ pub(crate) async fn handle(endpoint: Endpoint, call: Call) -> Answer {
         Endpoint::Root | Endpoint::Versions => wellknown::versions(endpoint, &call),
         Endpoint::Health => wellknown::health(&call).await,
         Endpoint::Metrics => wellknown::metrics(&call),
+        Endpoint::OpenApi => openapi::show(),
         Endpoint::V2 => wellknown::v2(&call),
         Endpoint::ListImages => images::list(call).await,
         Endpoint::CreateImage => images::create(call).await,
         Endpoint::ShowImage => images::show(call).await,
         Endpoint::UpdateImage => images::update(call).await,
         Endpoint::DeleteImage => images::delete(call).await,
+        Endpoint::UploadImage => data::upload(call).await,
+        Endpoint::DownloadImage => data::download(call).await,
+        Endpoint::StageImage => data::stage(call).await,
         Endpoint::Deactivate => actions::deactivate(call).await,
         Endpoint::Reactivate => actions::reactivate(call).await,
         Endpoint::AddTag => tags::add(call).await,

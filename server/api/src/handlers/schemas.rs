@@ -28,6 +28,6 @@ pub(crate) fn members() -> Answer {
 
 /// A schema with the known properties that the caller may read.
 fn as_read_by(call: &Call, schema: fn(&Settings, &v2::Readable<'_>) -> Value) -> Answer {
-    let readable = |name: &str| call.shared.service.may_read(&call.caller, name);
+    let readable = |name: &str| call.shared.transfers.service().may_read(&call.caller, name);
     json_answer(StatusCode::OK, &schema(&call.shared.settings, &readable))
 }

@@ -34,7 +34,7 @@ pub(crate) async fn health(call: &Call) -> Answer {
         if let Some(refusal) = shared.settings.health.refusal() {
             return Some((refusal, None));
         }
-        let checked = shared.service.catalog().check();
+        let checked = shared.transfers.service().catalog().check();
         checked
             .err()
             .map(|error| ("DATABASE UNAVAILABLE", Some(chain(&error))))

@@ -364,6 +364,7 @@ pub(crate) enum AccessTo {
 pub(crate) struct LimitsSection {
     pub(crate) connections_max: u32,
     pub(crate) workers_max: u16,
+    pub(crate) transfers_max: u16,
     pub(crate) page_default: u32,
     pub(crate) page_max: u32,
     pub(crate) json_bytes_max: u32,
@@ -381,6 +382,7 @@ impl Default for LimitsSection {
         Self {
             connections_max: 8192,
             workers_max: 512,
+            transfers_max: 256,
             page_default: 25,
             page_max: 1000,
             json_bytes_max: 1 << 20,
