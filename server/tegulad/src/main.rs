@@ -55,13 +55,20 @@ fn run(cli: &Cli) -> Result<(), Box<dyn Error>> {
     }
     let config = Config::load(cli.config.as_deref(), environment()?)?;
     if cli.check_config {
-        check(&config)?;
+        let warnings = check(&config)?;
+        warnings
+            .iter()
+            .for_each(|warning| println!("warning: {warning}"));
         println!("the configuration is good");
         return Ok(());
     }
     match &cli.command {
         Some(Command::Db(command)) => Ok(database::run(command, &config)?),
-        Some(Command::Token { .. }) | None => serve::run(&config),
+        Some(Command::Token { .. }) | None => {
+            // Before anything is made.
+            check(&config)?;
+            serve::run(&config)
+        }
     }
 }
 
@@ -77,18 +84,15 @@ fn environment() -> Result<Vec<(String, String)>, String> {
         .collect()
 }
 
-/// Looks at what the configuration means, and at the files it names; makes nothing and connects to nothing.
-fn check(config: &Config) -> Result<(), ConfigError> {
+/// Looks at what the configuration means, and at the files it names; makes nothing and connects to nothing. Returns what
+/// the operator should look at.
+fn check(config: &Config) -> Result<Vec<String>, ConfigError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     settings::settings(config)?;
     store::check(config)?;
     identity::check(config, &clock)?;
     tls::Tls::load(config)?;
-    let rules = rules::load(config)?;
-    rules::warnings(&rules)
-        .iter()
-        .for_each(|warning| println!("warning: {warning}"));
-    Ok(())
+    Ok(rules::warnings(&rules::load(config)?))
 }
 
 /// An error with its causes, on one line.

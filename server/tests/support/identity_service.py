@@ -1,15 +1,20 @@
 """A real Keystone, from the package index, in a temporary directory, on free ports of the loopback interface."""
 
+import grp
+import os
+import pwd
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 from .http import Client
-from .server import START_S, free_port
+from .server import free_port
 
 ADMIN = "admin"
 PASSWORD = "not-a-secret"
+# It is slow to start where many things run at the same time.
+START_S = 120
 SERVE = Path(__file__).with_name("serve_keystone.py")
 
 CONFIG = """\
@@ -23,6 +28,9 @@ key_repository = {directory}/fernet-keys
 key_repository = {directory}/fernet-keys
 [credential]
 key_repository = {directory}/credential-keys
+[identity]
+# Passwords that are no secrets need no slow hash.
+password_hash_rounds = 4
 [cache]
 enabled = false
 """
@@ -43,12 +51,15 @@ class Keystone:
         config = self._configure("long", 3600)
         for repository in ["fernet-keys", "credential-keys"]:
             (self.directory / repository).mkdir(mode=0o700)
-        manage = [sys.executable, "-m", "keystone.cmd.manage", "--config-file", str(config / "keystone.conf")]
+        manage = [Path(sys.executable).with_name("keystone-manage"), "--config-file", config / "keystone.conf"]
+        # The keys are to belong to whoever runs the tests.
+        user, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
+        owner = ["--keystone-user", user, "--keystone-group", group]
         bootstrap = ["bootstrap", "--bootstrap-password", PASSWORD, "--bootstrap-region-id", "here"]
         for step in [
             ["db_sync"],
-            ["fernet_setup"],
-            ["credential_setup"],
+            ["fernet_setup", *owner],
+            ["credential_setup", *owner],
             [*bootstrap, "--bootstrap-public-url", f"{self.url}/v3", "--bootstrap-internal-url", f"{self.url}/v3"],
         ]:
             done = subprocess.run([*manage, *step], stdout=self._log, stderr=subprocess.STDOUT, check=False)

@@ -58,7 +58,7 @@ class Database:
 
 
 class Server:
-    """A running server. `settings` are tables of its configuration, laid over those below."""
+    """A running server. `settings` are tables of its configuration, laid over those below; lists are put in their place."""
 
     def __init__(self, binary, directory, postgres=None, settings=None):
         self.binary = binary
@@ -88,7 +88,7 @@ class Server:
             ],
         }
         for table, content in self.settings.items():
-            tables[table] = tables.get(table, {}) | content
+            tables[table] = content if isinstance(content, list) else tables.get(table, {}) | content
         return tables
 
     def start(self):
@@ -139,9 +139,9 @@ class Server:
     def close(self):
         """Ends the server, however it fares, and removes what it kept elsewhere."""
         try:
-            if self.process.poll() is None:
+            if self.process and self.process.poll() is None:
                 self.stop()
         finally:
-            if self.process.poll() is None:
+            if self.process and self.process.poll() is None:
                 self.kill()
             self.database.remove()
