@@ -420,7 +420,7 @@ fn qed_is_refused_whatever_it_is_called() {
     }
 }
 
-fn again(bytes: &mut Vec<u8>, change: impl Fn(&mut [u8])) {
+fn again(bytes: &mut [u8], change: impl Fn(&mut [u8])) {
     // The footer, its copy, and both checksums.
     let end = bytes.len() - 512;
     for at in [0, end] {
