@@ -7,7 +7,7 @@ use crate::call::{Answer, Call, endpoint, json_answer};
 use crate::error::ApiError;
 use crate::route::{Accepts, Endpoint, Found, Route};
 use crate::{handlers, request_id, route, versions};
-use http::header::{ALLOW, CONTENT_LENGTH, TRANSFER_ENCODING, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, request};
 use hyper::body::Incoming;
 use std::net::SocketAddr;
@@ -29,6 +29,14 @@ pub(crate) struct Connection {
 struct Noted {
     endpoint: Option<Endpoint>,
     caller: Option<Arc<Caller>>,
+    accepts: Option<Accepts>,
+}
+
+impl Noted {
+    /// Whether the request got so far that its body was read as JSON.
+    fn reads_json(&self) -> bool {
+        self.accepts == Some(Accepts::Json)
+    }
 }
 
 /// Answers a request.
@@ -46,6 +54,7 @@ pub(crate) async fn answer(
         head.headers.clone(),
     );
     let mut noted = Noted::default();
+    let has_body = has_body(&headers);
     let new_id = shared.random_ids.0;
     let (id, answer) = match request_id::of(&headers, shared.settings.request_id_bytes_max, new_id)
     {
@@ -58,7 +67,16 @@ pub(crate) async fn answer(
     };
     let (mut response, detail) = match answer {
         Ok(response) => (response, None),
-        Err(error) => error_answer(&headers, error),
+        Err(error) => {
+            let unread = has_body && !noted.reads_json();
+            let (mut response, detail) = error_answer(&headers, error);
+            if unread {
+                // The rest of the body is not looked at, so no request can follow it.
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(CONNECTION, close);
+            }
+            (response, detail)
+        }
     };
     if method != Method::OPTIONS {
         shared
@@ -118,6 +136,7 @@ async fn route_and_handle(
     };
     let (route, parameters) = known(found)?;
     noted.endpoint = Some(route.endpoint);
+    noted.accepts = Some(route.accepts);
     check_body(route, &head)?;
     let call = Call {
         shared: Arc::clone(shared),
@@ -203,15 +222,24 @@ fn check_body(route: &Route, head: &request::Parts) -> Result<(), ApiError> {
     if route.accepts != Accepts::Nothing {
         return Ok(());
     }
-    let length = head.headers.get(CONTENT_LENGTH);
-    let sized = length.is_some_and(|length| length.as_bytes().iter().any(|digit| *digit != b'0'));
     let chunked = head.headers.contains_key(TRANSFER_ENCODING)
         && matches!(route.method, "POST" | "PUT" | "PATCH");
-    if sized || chunked {
+    if is_sized(&head.headers) || chunked {
         Err(ApiError::bad_request("a body is not expected here"))
     } else {
         Ok(())
     }
+}
+
+/// Whether the head announces a body of more than no bytes.
+fn is_sized(headers: &HeaderMap) -> bool {
+    let length = headers.get(CONTENT_LENGTH).map(HeaderValue::as_bytes);
+    length.is_some_and(|length| length.iter().any(|digit| *digit != b'0'))
+}
+
+/// Whether the head announces a body.
+fn has_body(headers: &HeaderMap) -> bool {
+    is_sized(headers) || headers.contains_key(TRANSFER_ENCODING)
 }
 
 fn choices(shared: &Shared, connection: Connection, headers: &HeaderMap) -> Answer {

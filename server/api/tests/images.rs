@@ -179,6 +179,7 @@ fn changes_are_all_made_or_none() {
         (&json!("1"), &json!("blue"))
     );
     assert_eq!(server.patch("blue", &image, json!([])).json(), shown);
+    assert_eq!(server.patch("blue-reader", &image, json!([])).status, 403);
     let kind = "Content-Type: application/openstack-images-v2.0-json-patch";
     let old = json!([{"replace": "/a", "value": "3"}, {"add": "/b:c.d", "value": "4"}]).to_string();
     assert_eq!(

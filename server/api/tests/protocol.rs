@@ -172,6 +172,7 @@ fn a_body_where_there_is_none_to_be_is_refused() {
     let chunked = ["Transfer-Encoding: chunked"];
     let response = server.send("blue", "PUT", &tag, &chunked, b"0\r\n\r\n");
     assert_eq!(response.status, 400);
+    assert_eq!(response.header("connection"), Some("close"));
     assert_eq!(server.send("blue", "PUT", &tag, &[], b"").status, 204);
 }
 

@@ -42,6 +42,11 @@ impl Authorized {
         &self.image
     }
 
+    /// The image itself: nothing is done to it.
+    pub(crate) fn into_image(self) -> Image {
+        self.image
+    }
+
     /// What may be done to it.
     pub const fn right(&self) -> Rule {
         self.right

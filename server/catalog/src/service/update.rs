@@ -72,9 +72,6 @@ impl Service {
     ) -> Result<View, ServiceError> {
         self.in_turn(|| {
             let seen = self.see(caller, id)?;
-            if changes.is_empty() {
-                return Ok(self.view(caller, seen.into_image()));
-            }
             for change in changes {
                 if let Change::Set(Attribute::Visibility(visibility)) = change
                     && let Some(right) = right_to_show(*visibility)
@@ -84,6 +81,9 @@ impl Service {
                 }
             }
             let authorized = self.authorize(caller, seen, Rule::ModifyImage)?;
+            if changes.is_empty() {
+                return Ok(self.view(caller, authorized.into_image()));
+            }
             let mut image = authorized.image().clone();
             for change in changes {
                 self.apply(caller, &mut image, change)?;
