@@ -12,7 +12,7 @@ import time
 import tomllib
 
 import pytest
-from support.http import Client
+from support.http import Client, SlowUpload
 from support.server import ROOT, START_S, free_port
 
 TLS = ROOT / "server/identity/tests/tls"
@@ -109,8 +109,21 @@ def test_the_first_start_makes_a_token_that_later_ones_keep(begin, tmp_path):
 
 def test_a_second_server_on_the_same_port_does_not_start(begin, run):
     port = begin().port
-    second = run(TEGULAD_LISTEN__ADDRESS=f"127.0.0.1:{port}")
+    second = run(TEGULAD_LISTEN__ADDRESS=f"127.0.0.1:{port}", TEGULAD_STORE__PATH="another/store")
     assert second.returncode == 1 and f"127.0.0.1:{port}" in second.stderr
+
+
+def test_a_second_server_on_the_same_store_does_not_start(begin, run):
+    first = begin(TEGULAD_IDENTITY__PROVIDERS='["open"]')
+    client = Client(first.port)
+    image = client.create()
+    upload = SlowUpload(first.port, "", image["id"])
+    wait_for(lambda: client.show(image["id"])["status"] == "saving")
+    second = run(TEGULAD_LISTEN__ADDRESS=f"127.0.0.1:{free_port()}")
+    assert second.returncode == 1 and "another tegulad" in second.stderr
+    assert client.show(image["id"])["status"] == "saving", "the upload under way is not taken for one of a crash"
+    assert upload.finish() == 204
+    assert client.show(image["id"])["status"] == "active"
 
 
 def test_open_access_needs_no_token_and_is_for_loopback_only(begin, run):

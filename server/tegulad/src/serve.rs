@@ -38,6 +38,7 @@ pub(crate) fn run(config: &Config) -> Result<(), Box<dyn Error>> {
     rules::warnings(&rules)
         .iter()
         .for_each(|warning| warn!("{warning}"));
+    let _claim = store::claim(config)?;
     let known = identity::known(config, &clock)?;
     let engine = store::open(config)?;
     let catalog = database::open(config)?;

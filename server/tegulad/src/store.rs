@@ -1,6 +1,8 @@
 //! The section `store`: the engine that keeps the images' bytes.
 
-use std::path::Path;
+use std::fs::{File, TryLockError};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
 use tegula_engine::{
     BackendPreference, Engine, EngineError, InitOptions, ZSTD_LEVEL_MAX, ZSTD_LEVEL_MIN,
@@ -22,6 +24,41 @@ pub(crate) enum StoreError {
         #[source]
         source: EngineError,
     },
+}
+
+/// Keeps other servers off the store, as long as it stands. What a crash left is made good at a start: that must not be what
+/// another server is about to do.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    _lock: File,
+}
+
+/// Claims the store for this process, by a lock on a file beside it. The system lets go of it with the process, however that
+/// ends.
+///
+/// # Errors
+/// [`ConfigError::Value`] if another process has it, or the file cannot be made.
+pub(crate) fn claim(config: &Config) -> Result<Claim, ConfigError> {
+    let mut path = config.store.path.clone().into_os_string();
+    path.push(".lock");
+    let path = PathBuf::from(path);
+    let refuse =
+        |text: String| ConfigError::value("store.path", format!("{}: {text}", path.display()));
+    directory::make_above(&path).map_err(|error| refuse(error.to_string()))?;
+    let lock = File::options()
+        .create(true)
+        .write(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|error| refuse(error.to_string()))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(Claim { _lock: lock }),
+        Err(TryLockError::WouldBlock) => {
+            Err(refuse("another tegulad serves this store".to_owned()))
+        }
+        Err(TryLockError::Error(error)) => Err(refuse(error.to_string())),
+    }
 }
 
 /// Opens the store, which is made if its directory is not there or empty.
