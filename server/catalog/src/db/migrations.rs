@@ -27,7 +27,10 @@ macro_rules! migration {
 }
 
 /// All steps. One that was released is never changed: databases have taken it.
-pub(super) const MIGRATIONS: &[Migration] = &[migration!(1, "0001_images")];
+pub(super) const MIGRATIONS: &[Migration] = &[
+    migration!(1, "0001_images"),
+    migration!(2, "0002_without_hash"),
+];
 
 /// The table of the steps that were taken.
 pub(super) const VERSION_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_version (\

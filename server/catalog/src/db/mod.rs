@@ -135,6 +135,12 @@ pub trait Catalog: fmt::Debug + Send + Sync {
     /// Those of the database.
     fn in_status(&self, statuses: &[ImageStatus]) -> Result<Vec<Image>, CatalogError>;
 
+    /// The ids of active and deactivated images without a hash, oldest first: those whose bytes nobody has read through yet.
+    ///
+    /// # Errors
+    /// Those of the database.
+    fn without_hash(&self) -> Result<Vec<ImageId>, CatalogError>;
+
     /// The ids of all images that are not deleted.
     ///
     /// # Errors

@@ -57,13 +57,12 @@ impl<B: Backend> Catalog for Database<B> {
         Ok(found.into_iter().map(|keyed| keyed.image).collect())
     }
 
+    fn without_hash(&self) -> Result<Vec<ImageId>, CatalogError> {
+        self.select_ids(WITHOUT_HASH)
+    }
+
     fn ids(&self) -> Result<Vec<ImageId>, CatalogError> {
-        let statement = "SELECT id FROM images WHERE live ORDER BY key";
-        let found = self.0.read(|session| session.query(statement, &[]))?;
-        found
-            .into_iter()
-            .map(|mut row| rows::image_id(&mut row, "images.id"))
-            .collect()
+        self.select_ids("live ORDER BY key")
     }
 
     fn members(&self, image: &ImageId) -> Result<Vec<Member>, CatalogError> {
@@ -175,6 +174,16 @@ impl<B: Backend> Catalog for Database<B> {
 }
 
 impl<B: Backend> Database<B> {
+    /// The ids of the images that a condition selects; it follows the word WHERE.
+    fn select_ids(&self, rest: &str) -> Result<Vec<ImageId>, CatalogError> {
+        let statement = format!("SELECT id FROM images WHERE {rest}");
+        let found = self.0.read(|session| session.query(&statement, &[]))?;
+        found
+            .into_iter()
+            .map(|mut row| rows::image_id(&mut row, "images.id"))
+            .collect()
+    }
+
     /// Changes a membership, and returns what it was before.
     fn change_member(
         &self,
@@ -194,6 +203,9 @@ impl<B: Backend> Database<B> {
         })
     }
 }
+
+/// Selects the images that have bytes and no hash.
+pub(super) const WITHOUT_HASH: &str = "coalesce(status, '') IN ('active', 'deactivated') AND hash_value IS NULL ORDER BY created_at, id";
 
 /// The members of the image whose id is the first two parameters.
 const MEMBER: &str = "SELECT member.project, member.status, member.created_at, member.updated_at \

@@ -51,7 +51,7 @@ impl Transfers {
         stop: &AtomicBool,
         failed: &dyn Fn(Option<&ImageId>, &TransferError),
     ) {
-        match self.service.catalog.ids() {
+        match self.service.catalog.without_hash() {
             Ok(ids) => {
                 for id in ids {
                     if stop.load(Ordering::Relaxed) {

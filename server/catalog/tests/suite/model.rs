@@ -77,10 +77,17 @@ impl Catalog for Model {
     }
 
     fn in_status(&self, statuses: &[ImageStatus]) -> Result<Vec<Image>, CatalogError> {
-        let mut found = self.all(|image| statuses.contains(&image.status));
-        found
-            .sort_by(|left, right| (left.created_at, &left.id).cmp(&(right.created_at, &right.id)));
-        Ok(found)
+        let found = self.all(|image| statuses.contains(&image.status));
+        Ok(oldest_first(found))
+    }
+
+    fn without_hash(&self) -> Result<Vec<ImageId>, CatalogError> {
+        let lacking = self.all(|image| {
+            matches!(image.status, ImageStatus::Active | ImageStatus::Deactivated)
+                && image.hash.is_none()
+        });
+        let ids = oldest_first(lacking).into_iter().map(|image| image.id);
+        Ok(ids.collect())
     }
 
     fn ids(&self) -> Result<Vec<ImageId>, CatalogError> {
@@ -205,6 +212,11 @@ impl Model {
             .cloned()
             .collect()
     }
+}
+
+fn oldest_first(mut images: Vec<Image>) -> Vec<Image> {
+    images.sort_by(|left, right| (left.created_at, &left.id).cmp(&(right.created_at, &right.id)));
+    images
 }
 
 fn no_member(image: &ImageId, project: &str) -> CatalogError {

@@ -325,6 +325,7 @@ fn run(catalog: &dyn Catalog, model: &Model, operation: &Operation) -> Result<()
             agree(catalog.member(id, project), model.member(id, project))?;
             agree(catalog.usage(project), model.usage(project))?;
             agree(catalog.in_status(statuses), model.in_status(statuses))?;
+            agree(catalog.without_hash(), model.without_hash())?;
             let sorted = |ids: Result<Vec<ImageId>, CatalogError>| {
                 ids.map(|mut ids| {
                     ids.sort();

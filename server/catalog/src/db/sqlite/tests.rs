@@ -1,5 +1,5 @@
 use super::*;
-use crate::db::{self, CatalogError, plans};
+use crate::db::{self, CatalogError, plans, statements};
 
 fn file() -> (tempfile::TempDir, String) {
     let directory = tempfile::tempdir().unwrap();
@@ -81,6 +81,51 @@ fn a_database_of_another_version_or_program_is_refused_and_left_alone() {
     .unwrap();
     assert!(complaint(db::open(&url)).contains("not a database"));
 }
+
+#[test]
+fn images_without_hash_come_from_their_index() {
+    let sqlite = Sqlite::in_memory().unwrap();
+    let connection = sqlite.writer();
+    let rest = statements::WITHOUT_HASH;
+    let explain = format!("EXPLAIN QUERY PLAN SELECT id FROM images WHERE {rest}");
+    let mut statement = connection.prepare(&explain).unwrap();
+    let lines = statement.query_map([], |row| row.get::<_, String>(3));
+    let plan: Vec<String> = lines.unwrap().collect::<Result<_, _>>().unwrap();
+    assert!(
+        plan.len() == 1 && plan[0].contains("images_without_hash"),
+        "{plan:?}"
+    );
+}
+
+#[test]
+fn each_older_schema_is_brought_up_with_what_is_in_it() {
+    for (taken, steps) in (1..).zip(1..migrations::MIGRATIONS.len()) {
+        let (directory, url) = file();
+        let path = directory.path().join("catalog.db");
+        let connection = Connection::open(&path).unwrap();
+        connection
+            .pragma_update(None, "application_id", APPLICATION)
+            .unwrap();
+        connection.execute_batch(migrations::VERSION_TABLE).unwrap();
+        for step in &migrations::MIGRATIONS[..steps] {
+            connection.execute_batch(step.sqlite).unwrap();
+            let applied = (step.version, step.name);
+            let note = "INSERT INTO schema_version VALUES (?1, ?2)";
+            connection.execute(note, applied).unwrap();
+        }
+        connection.execute_batch(IMAGE).unwrap();
+        drop(connection);
+        assert!(complaint(db::open(&url)).contains("`tegulad db upgrade`"));
+        assert_eq!(db::upgrade(&url).unwrap().found, taken);
+        assert_eq!(db::check(&url).unwrap(), 1);
+    }
+}
+
+/// An image of the first schema.
+const IMAGE: &str = "INSERT INTO images (id, id_lower, version, status, live, visibility, protected, hidden, \
+        min_ram, min_disk, created_at, updated_at) \
+     VALUES ('0a000000-0000-4000-8000-000000000001', '0a000000-0000-4000-8000-000000000001', 1, 'queued', 1, \
+        'public', 0, 0, 0, 0, 0, 0)";
 
 #[test]
 fn damage_is_found() {
