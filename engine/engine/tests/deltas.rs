@@ -378,6 +378,9 @@ fn a_delta_that_is_recompressed_holds_what_differs_from_the_same_block() {
     assert!(as_stored.len() > 2 * BLOCK);
     assert!(delta.len() < 1000, "{report:?}");
     assert_eq!(report.recompressed, 2);
+    // It carries few chunks: so it is also done if only small streams are to be.
+    here.recompress = Recompress::IfSmall;
+    assert!(here.create(Some("base"), "target").0 == delta);
     there.put("base", &base, None);
     let applied = there.apply(&delta, "made").unwrap();
     assert!(there.get("made") == target);

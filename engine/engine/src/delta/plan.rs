@@ -17,9 +17,15 @@ pub enum Recompress {
     /// As they are stored; only those that are stored as what differs from a chunk that the receiver lacks are made anew.
     #[default]
     Needed,
-    /// Also as what differs from the base's chunk in the same block, wherever that is shorter.
+    /// Also as what differs from the base's chunk in the same block, wherever that is shorter, if the stream carries no more
+    /// than 1,024 chunks: then it costs little and gains most.
+    IfSmall,
+    /// The same, however many there are.
     SameBlock,
 }
+
+/// The most carried chunks that [`Recompress::IfSmall`] looks at.
+const SMALL_CHUNKS_MAX: usize = 1024;
 
 /// A stream that was thought out and not yet written.
 #[derive(Debug)]
@@ -60,7 +66,12 @@ impl<'a> Plan<'a> {
         let carried = carried(base, &sorted)?;
         let (order, mut anew) = Ordering::new(session, base, &sorted, &carried)?.order()?;
         let base_stack = base.map(|base| base.stack().clone());
-        if let (Recompress::SameBlock, Some(stack)) = (recompress, &base_stack) {
+        let same_block = match recompress {
+            Recompress::Needed => false,
+            Recompress::IfSmall => order.len() <= SMALL_CHUNKS_MAX,
+            Recompress::SameBlock => true,
+        };
+        if let Some(stack) = base_stack.as_ref().filter(|_| same_block) {
             let had = stack.data();
             for position in &order {
                 if block_at(&tables.data, *position).is_some_and(|block| had.contains(block)) {

@@ -65,6 +65,44 @@ fn a_full_delta_needs_no_base() {
 }
 
 #[test]
+fn small_deltas_are_recompressed_unless_told_otherwise() {
+    let kinds: Vec<u32> = (1..=8).collect();
+    for init in [&["init"][..], &["init", "--no-prefix-frames"]] {
+        let here = World::without_store();
+        here.ok(init);
+        let mut bytes = std::fs::read(here.put("base", &kinds)).unwrap();
+        // A bit of a block that cannot be compressed by itself.
+        bytes[usize::try_from(3 * BLOCK + BLOCK / 2).unwrap()] ^= 1;
+        std::fs::write(here.path("changed"), bytes).unwrap();
+        here.ok(["put", "target", &here.file("changed"), "--parent", "base"]);
+        let made = |name: &str, when: &[&str]| {
+            let file = here.file(name);
+            let create = ["delta", "create", "base", "target", "-o", &file];
+            let report = here.json([&create[..], when].concat());
+            let size = here.json([&["delta", "size", "base", "target"], when].concat());
+            assert_eq!(size["bytes"], report["bytes"]);
+            let recompressed = report["recompressed"].as_u64().unwrap();
+            (std::fs::read(file).unwrap(), recompressed)
+        };
+        let small = made("small", &[]);
+        assert_eq!(small.1, 1);
+        assert!(small.0.len() < 1000);
+        for (name, when) in [
+            ("auto", "--recompress=auto"),
+            ("all", "--recompress=always"),
+        ] {
+            assert!(small == made(name, &[when]));
+        }
+        assert!(small == made("word", &["--recompress"]));
+        let stored = made("never", &["--recompress=never"]);
+        assert_eq!(stored.1, 0);
+        assert!(small.0.len() <= stored.0.len());
+        let unknown = ["delta", "size", "base", "target", "--recompress=x"];
+        here.refuses(unknown, 2, &["auto", "never"]);
+    }
+}
+
+#[test]
 fn show_needs_no_store_and_finds_damage() {
     let (here, _, _) = two_stores();
     let file = here.file("delta");

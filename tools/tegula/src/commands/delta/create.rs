@@ -25,8 +25,10 @@ Examples:
   tegula delta create monday tuesday --format rbd-v1 -o - | rbd import-diff - pool/disk
 
 A chunk that BASE has anywhere is named, not carried. The others go out as they are stored, but for
-those stored as what differs from a chunk that neither BASE nor the delta has. --recompress makes
-small deltas smaller still, and takes longer. The same two images in the same store give the same bytes.";
+those stored as what differs from a chunk that neither BASE nor the delta has, and for those of small
+deltas that are shorter as what differs from BASE's chunk in the same block: --recompress=always tries
+this for large ones too, --recompress=never for none. The same two images in the same store give the
+same bytes.";
 
 /// Write the delta that turns one image into another
 #[derive(Debug, Args)]

@@ -39,16 +39,28 @@ pub(super) struct Pair {
     #[arg(long)]
     full: bool,
 
-    /// Compress each chunk as what differs from BASE's in the same block, wherever that is shorter
-    #[arg(long, conflicts_with = "full")]
-    recompress: bool,
+    /// Whether to compress chunks as what differs from BASE's in the same block, wherever that is shorter
+    #[arg(long, value_name = "WHEN", default_value = "auto", default_missing_value = "always", num_args = 0..=1, require_equals = true, conflicts_with = "full")]
+    recompress: When,
+}
+
+/// When chunks are compressed anew that could go out as they are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum When {
+    /// If the delta carries at most 1,024 chunks
+    Auto,
+    /// However many there are
+    Always,
+    /// Only those that the receiver could not use otherwise
+    Never,
 }
 
 impl Pair {
     pub(super) fn recompress(&self) -> Recompress {
         match self.recompress {
-            true => Recompress::SameBlock,
-            false => Recompress::Needed,
+            When::Auto => Recompress::IfSmall,
+            When::Always => Recompress::SameBlock,
+            When::Never => Recompress::Needed,
         }
     }
 

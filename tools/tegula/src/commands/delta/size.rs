@@ -14,7 +14,8 @@ Examples:
   tegula delta size debian-12 web-1 --json | jq .bytes
 
 Exact to the byte: what `tegula delta create` would write. No data is read, but for chunks that would
-be compressed anew: how many, `recompressed` says.";
+be compressed anew, as in small deltas: how many, `recompressed` says. With --recompress=never there
+are few or none.";
 
 /// Tell how large a delta would be, to the byte
 #[derive(Debug, Args)]
