@@ -1,6 +1,7 @@
 //! `put` with a hint of what was changed.
 
 use crate::support::{BLOCK, World};
+use std::process::Command;
 
 /// A store with `base`, and a disk that is a changed copy of it. Returns the disk and the base's digest.
 fn world() -> (World, String, String) {
@@ -128,6 +129,65 @@ fn a_hint_comes_from_a_pipe_as_well() {
     assert_eq!(report["hint"]["used"], true);
     assert_eq!(report["hint"]["sampled_blocks"], 3);
     world.get_is("child", &disk);
+}
+
+fn qemu(program: &str, arguments: &[&str]) {
+    let output = Command::new(program).args(arguments).output();
+    let output = output.expect("it is in Debian's qemu-utils");
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {output:?}"
+    );
+}
+
+#[test]
+fn a_bitmap_that_qemu_keeps_in_the_file_is_a_hint_and_none_for_its_snapshots() {
+    let (world, _, digest) = world();
+    let kinds: Vec<u32> = (1..=80).collect();
+    let (before, file, after) = (
+        world.disk("before", &kinds),
+        world.file("disk.qcow2"),
+        world.file("after"),
+    );
+    qemu("qemu-img", &["convert", "-O", "qcow2", &before, &file]);
+    qemu("qemu-img", &["bitmap", "--add", &file, "since"]);
+    let written = format!("write -P 90 {} {BLOCK}", 6 * BLOCK);
+    let zeroed = format!("write -z {} {BLOCK}", 19 * BLOCK);
+    qemu(
+        "qemu-io",
+        &["-f", "qcow2", "-c", &written, "-c", &zeroed, &file],
+    );
+    qemu("qemu-img", &["snapshot", "-c", "now", &file]);
+    qemu("qemu-img", &["convert", "-O", "raw", &file, &after]);
+    let put = [
+        "put",
+        "child",
+        &file,
+        "--parent",
+        "base",
+        "--changed-bitmap",
+        "since",
+        "--base-digest",
+        &digest,
+    ];
+    // A bitmap says what was written up to now, not up to when a snapshot was made.
+    world.refuses(
+        [&put[..], &["--snapshot", "now"]].concat(),
+        2,
+        &["--changed-bitmap", "--snapshot"],
+    );
+    assert_eq!(world.names(), ["base"]);
+    let report = world.json([&put[..], &["--sample", "0"]].concat());
+    // Of the two blocks, one is known to be zeros.
+    assert_eq!(report["read_bytes"], BLOCK);
+    let hint = serde_json::json!({
+        "used": true, "reason": null, "changed_bytes": 2 * BLOCK, "sampled_blocks": 0, "missed_blocks": null
+    });
+    assert_eq!(report["hint"], hint);
+    world.get_is("child", &after);
+    let paranoid = world.json([&put[..], &["--replace", "--paranoid"]].concat());
+    assert_eq!(paranoid["hint"]["missed_blocks"], 0);
+    assert_eq!(paranoid["digest"], report["digest"]);
 }
 
 #[test]
