@@ -249,8 +249,15 @@ fn mark_layer(
         if batch.is_empty() {
             return Ok(());
         }
-        let ids = parallel::map(&batch, 1024, |position| layer.id_at(*position));
-        let mut ids = ids.into_iter().collect::<Result<Vec<ChunkId>, _>>()?;
+        let pieces: Vec<&[u64]> = batch.chunks(MARK_PIECE).collect();
+        let pieces = parallel::map(&pieces, 1, |positions| {
+            let ids = positions.iter().map(|position| layer.id_at(*position));
+            ids.collect::<Result<Vec<ChunkId>, _>>()
+        });
+        let mut ids = Vec::with_capacity(batch.len());
+        for piece in pieces {
+            ids.append(&mut piece?);
+        }
         // In the order of the index: a look at every chunk of a large store is then a walk and not 2^24 jumps.
         parallel::sort(&mut ids);
         let pieces: Vec<&[ChunkId]> = ids.chunks(MARK_PIECE).collect();
@@ -277,7 +284,8 @@ fn mark_layer(
 
 /// Makes a set of numbers in any order.
 fn set_of(mut ordinals: Vec<u64>) -> RoaringTreemap {
-    // Sorted, so that each container of the bitmap is touched once.
+    // Sorted, so that each container of the bitmap is touched once, and only at its end.
     ordinals.sort_unstable();
-    ordinals.into_iter().collect()
+    ordinals.dedup();
+    RoaringTreemap::from_sorted_iter(ordinals).expect("because they were just sorted")
 }
