@@ -20,6 +20,8 @@ mod inspect;
 mod model;
 mod mutate;
 pub mod qcow2;
+mod raw_journal;
+mod rbd;
 mod records;
 mod recovery;
 pub mod reseal;
@@ -39,6 +41,8 @@ pub use inspect::inspect;
 pub use model::model;
 pub use mutate::mutated;
 pub use qcow2::qcow2;
+pub use raw_journal::raw_journal;
+pub use rbd::rbd;
 pub use records::record;
 pub use recovery::abandoned_segment;
 pub use rules::{policy, protection};
@@ -58,7 +62,7 @@ pub struct Target {
 }
 
 /// Every target there is.
-pub const TARGETS: [Target; 22] = [
+pub const TARGETS: [Target; 24] = [
     cheap("store_config", store_config, seeds::store_config),
     cheap("gc_state", gc_state, seeds::gc_state),
     cheap("quarantine", quarantine, seeds::quarantine),
@@ -99,6 +103,18 @@ pub const TARGETS: [Target; 22] = [
         run: delta,
         seeds: seeds::delta,
         mutations: 1000,
+    },
+    Target {
+        name: "rbd",
+        run: rbd,
+        seeds: seeds::rbd,
+        mutations: 1000,
+    },
+    Target {
+        name: "raw_journal",
+        run: raw_journal,
+        seeds: seeds::raw_journal,
+        mutations: 300,
     },
     Target {
         name: "model",

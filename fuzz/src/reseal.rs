@@ -153,6 +153,38 @@ pub fn delta(bytes: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// Returns the journal of an apply in place (SPEC 15.7) of this delta to this disk, whose checksums and hash fit.
+pub fn journal(bytes: &[u8], delta: &[u8], disk: (u64, u64)) -> Vec<u8> {
+    const BODY: usize = 65;
+    const SEAL: usize = 44;
+    let mut bytes = bytes.to_vec();
+    // The hash in the delta's trailer stands before its checksum.
+    if let Some(hash) = delta.len().checked_sub(36) {
+        put(&mut bytes, ENVELOPE, &delta[hash..hash + 32]);
+    }
+    put(&mut bytes, ENVELOPE + 32, &disk.0.to_le_bytes());
+    put(&mut bytes, ENVELOPE + 40, &disk.1.to_le_bytes());
+    let log2 = bytes.get(ENVELOPE + 48).copied().unwrap_or_default();
+    let rows = number(&bytes, ENVELOPE + 49).saturating_mul(40);
+    let saved = number(&bytes, ENVELOPE + 57).saturating_mul(1 << (log2 % 32));
+    let mut bytes = envelope(&bytes, BODY);
+    let seal = (ENVELOPE + BODY).saturating_add(rows).saturating_add(saved);
+    if let Some(before) = bytes.get(..seal) {
+        let hash = *blake3::hash(before).as_bytes();
+        put(&mut bytes, seal + 8, &hash);
+    }
+    let mut guarded = vec![seal..seal.saturating_add(SEAL - 4)];
+    let marks = seal.saturating_add(SEAL);
+    guarded.extend((marks..bytes.len()).step_by(16).map(|mark| mark..mark + 12));
+    for range in guarded {
+        if let Some(part) = bytes.get(range.clone()) {
+            let checksum = crc(&[part]);
+            put(&mut bytes, range.end, &checksum.to_le_bytes());
+        }
+    }
+    bytes
+}
+
 /// Reads a little-endian number of 32 bits, the low ones of a longer one.
 fn number(bytes: &[u8], at: usize) -> usize {
     let field = bytes.get(at..).and_then(|rest| rest.first_chunk());
@@ -160,7 +192,7 @@ fn number(bytes: &[u8], at: usize) -> usize {
 }
 
 fn put(bytes: &mut [u8], at: usize, field: &[u8]) {
-    if let Some(place) = bytes.get_mut(at..at + field.len()) {
+    if let Some(place) = bytes.get_mut(at..at.saturating_add(field.len())) {
         place.copy_from_slice(field);
     }
 }

@@ -1,12 +1,13 @@
 //! What every target starts from: valid inputs made by the real encoders, and some that nearly are.
 
 use crate::world::{self, BLOCK, WORLD};
-use tegula_engine::{DeltaDestination, Recompress, Task};
+use tegula_engine::{DeltaDestination, RbdNames, RbdVersion, Recompress, Task};
 use tegula_format::{
     BlockIndex, BlockSet, BlockSize, ChunkId, Feature, GcState, IdPrefix, ImageDigest, ImageName,
-    ImageRecord, IngestId, LayerId, LayerIds, LayerParts, ParentReference, Place, QuarantineList,
-    RecordId, RunRow, SegmentHeader, SegmentNumber, SketchRow, Slot, StoreConfig, StoreId, Toc,
-    encode_record, encode_run, encode_sketch_run,
+    ImageRecord, IngestId, JournalHead, JournalMark, JournalRow, JournalSeal, LayerId, LayerIds,
+    LayerParts, ParentReference, Place, QuarantineList, RecordId, RunRow, SegmentHeader,
+    SegmentNumber, SketchRow, Slot, StoreConfig, StoreId, Toc, encode_record, encode_run,
+    encode_sketch_run,
 };
 use tegula_store::{compress, compress_with_bases};
 
@@ -395,6 +396,103 @@ pub fn delta() -> Vec<Vec<u8>> {
     let cut = seeds[0].len() - 70;
     seeds.push(seeds[0][..cut].to_vec());
     seeds
+}
+
+/// Ceph's differences, a byte of choice before each: what the engine writes of the images of the sound store, and some by hand.
+pub fn rbd() -> Vec<Vec<u8>> {
+    let (_, engine) = world::open(&WORLD.files).unwrap();
+    let create = |from: Option<&str>, version, choice: u8| {
+        let mut bytes = vec![choice];
+        let (from, to) = (from.map(world::name), world::name("child"));
+        let names = RbdNames {
+            from: None,
+            to: Some("now"),
+        };
+        let out = DeltaDestination::Stream(&mut bytes);
+        let task = Task::unattended();
+        engine
+            .create_rbd(from.as_ref(), &to, (version, names), out, task)
+            .unwrap();
+        bytes
+    };
+    let mut seeds = vec![
+        create(Some("parent"), RbdVersion::V1, 2),
+        create(Some("parent"), RbdVersion::V2, 3),
+        create(None, RbdVersion::V1, 0),
+        create(None, RbdVersion::V2, 1),
+    ];
+    let short = |records: &[&[u8]]| {
+        [
+            &[2][..],
+            b"rbd diff v1\ns\0\x20\0\0\0\0\0\0",
+            &records.concat(),
+        ]
+        .concat()
+    };
+    let range = |tag: u8, offset: u64, length: u64| {
+        [&[tag][..], &offset.to_le_bytes(), &length.to_le_bytes()].concat()
+    };
+    seeds.extend([
+        short(&[
+            &range(b'w', 5, 3),
+            b"abc",
+            &range(b'z', 4095, 2),
+            &range(b'w', 8190, 2),
+            b"yze",
+        ]),
+        short(&[b"e"]),
+        short(&[&range(b'w', 8190, 3), b"xyze"]),
+        short(&[&range(b'w', 0, u64::MAX), b"xe"]),
+    ]);
+    let cut = seeds[0].len() - 70;
+    seeds.push(seeds[0][..cut].to_vec());
+    seeds
+}
+
+/// Journals of the apply in place from parent to child: begun, sealed, with marks, torn. Delta and disk are filled in by the target.
+pub fn raw_journal() -> Vec<Vec<u8>> {
+    // The chunk of block 3, which becomes zeros, is that of the child's block 5.
+    let block = world::block(10);
+    let id = ChunkId::of(&block);
+    let begun = |rows, saved| {
+        JournalHead {
+            delta: [0; 32],
+            disk: (0, 0),
+            block_size: BlockSize::MIN,
+            rows,
+            saved,
+        }
+        .encode()
+    };
+    let sealed = |row: JournalRow, saved: &[u8]| {
+        let before = [
+            &begun(1, u64::from(!saved.is_empty()))[..],
+            &row.encode(&id),
+            saved,
+        ]
+        .concat();
+        let seal = JournalSeal {
+            hash: *blake3::hash(&before).as_bytes(),
+        };
+        [before, seal.encode().to_vec()].concat()
+    };
+    let mark = |done| JournalMark { done }.encode().to_vec();
+    let saved = sealed(JournalRow::Saved(0), &block);
+    let first = [saved.clone(), mark(0), mark(1)].concat();
+    let torn = [first.clone(), mark(2)[..9].to_vec()].concat();
+    let all = [saved.clone(), mark(1 << 20)].concat();
+    let there = sealed(JournalRow::Block(BlockIndex::new(3)), &[]);
+    let past = sealed(JournalRow::Block(BlockIndex::new(u32::MAX)), &[]);
+    vec![
+        begun(1, 1),
+        saved,
+        first,
+        torn,
+        all,
+        there,
+        past,
+        Vec::new(),
+    ]
 }
 
 /// Choices of a file and what becomes of it.

@@ -173,6 +173,8 @@ replays!(
     abandoned_segment,
     store_file,
     delta,
+    rbd,
+    raw_journal,
     model,
 );
 
