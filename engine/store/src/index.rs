@@ -430,7 +430,11 @@ pub(crate) fn publish_run(
         &encode_run(&rows, segments.iter().copied()),
         Existing::Refuse,
     )?;
-    Run::open(environment, &path)
+    match Run::open(environment, &path) {
+        // Another writer has merged it into a larger one meanwhile. The rows are the same.
+        Err(error) if error.is_not_found() => Ok(Run::in_memory(rows, segments.to_vec())),
+        opened => opened,
+    }
 }
 
 fn new_run_path(environment: &Environment) -> Result<StorePath, StoreError> {
