@@ -4,7 +4,7 @@ use crate::app::Shared;
 use crate::body::Body;
 use crate::error::ApiError;
 use crate::json;
-use http::header::{CONTENT_TYPE, HOST};
+use http::header::{ACCEPT, CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, request};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Bytes, Incoming};
@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tegula_catalog::service::{Service, ServiceError, TransferError, Transfers};
 use tegula_domain::{Caller, ImageId};
+use tokio::task::JoinHandle;
 
 /// What a handler answers.
 pub(crate) type Answer = Result<Response<Body>, ApiError>;
@@ -60,13 +61,32 @@ impl Call {
         T: Send + 'static,
         A: FnOnce(&Transfers, &Caller) -> Result<T, TransferError> + Send + 'static,
     {
-        let shared = Arc::clone(&self.shared);
-        let caller = Arc::clone(&self.caller);
-        let answer = tokio::task::spawn_blocking(move || ask(&shared.transfers, &caller));
-        match answer.await {
+        match self.begin_transfer(ask).await {
             Ok(answer) => Ok(answer?),
             Err(failed) => Err(ApiError::internal(format!("a use case ended: {failed}"))),
         }
+    }
+
+    /// As [`Self::transfer`], without waiting for it.
+    pub(crate) fn begin_transfer<T, A>(&self, ask: A) -> JoinHandle<Result<T, TransferError>>
+    where
+        T: Send + 'static,
+        A: FnOnce(&Transfers, &Caller) -> Result<T, TransferError> + Send + 'static,
+    {
+        let shared = Arc::clone(&self.shared);
+        let caller = Arc::clone(&self.caller);
+        tokio::task::spawn_blocking(move || ask(&shared.transfers, &caller))
+    }
+
+    /// Whether the caller names a media type among those that it takes.
+    pub(crate) fn accepts(&self, kind: &str) -> bool {
+        let values = self.head.headers.get_all(ACCEPT).into_iter();
+        let types = values
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','));
+        types
+            .filter_map(|wanted| wanted.split(';').next())
+            .any(|wanted| wanted.trim().eq_ignore_ascii_case(kind))
     }
 
     /// Reads the body as JSON.

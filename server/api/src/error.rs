@@ -110,6 +110,11 @@ impl From<TransferError> for ApiError {
                 detail: Some(chain(&error)),
                 ..told
             },
+            // The client has sent it, so it may know what is wrong with it.
+            TransferError::Increment(_) => Self {
+                message: chain(&error),
+                ..told
+            },
             _ => told,
         }
     }

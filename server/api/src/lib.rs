@@ -34,6 +34,7 @@ mod settings;
 mod url;
 mod v2;
 mod versions;
+mod wanted;
 
 pub use access_log::{AccessEntry, AccessLog};
 pub use app::{App, Parts, RandomIds};

@@ -9,7 +9,7 @@ use hyper::body::Bytes;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use tegula_engine::StreamPiece;
+use tegula_engine::{Buffer, StreamPiece};
 use tokio::sync::mpsc;
 
 /// Pieces that wait to be sent; the engine bounds how long one is.
@@ -72,6 +72,49 @@ impl Sink {
     /// Set when nobody wants any more.
     pub(crate) fn stop(&self) -> &AtomicBool {
         &self.stop
+    }
+}
+
+/// A sink as a writer, which gathers what it is given.
+#[derive(Debug)]
+pub(crate) struct SinkWriter {
+    sink: Sink,
+    gathered: Vec<u8>,
+}
+
+impl SinkWriter {
+    /// Bytes that are gathered to be sent together.
+    const PIECE_BYTES: usize = 128 << 10;
+
+    pub(crate) fn new(sink: Sink) -> Self {
+        let gathered = Vec::new();
+        Self { sink, gathered }
+    }
+
+    /// The sink.
+    pub(crate) fn sink(&self) -> &Sink {
+        &self.sink
+    }
+}
+
+impl io::Write for SinkWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = Self::PIECE_BYTES - self.gathered.len();
+        let taken = bytes.get(..room).unwrap_or(bytes);
+        self.gathered.extend_from_slice(taken);
+        if self.gathered.len() == Self::PIECE_BYTES {
+            self.flush()?;
+        }
+        Ok(taken.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.gathered.is_empty() {
+            return Ok(());
+        }
+        let piece = Buffer::copied(&self.gathered);
+        self.gathered.clear();
+        self.sink.take(StreamPiece::Data(piece))
     }
 }
 

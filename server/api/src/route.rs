@@ -70,6 +70,10 @@ routes! {
     PUT "/v2/images/{image_id}/stage" StageImage "stageImage" Bytes;
     POST "/v2/images/{image_id}/actions/deactivate" Deactivate "deactivateImage" Nothing;
     POST "/v2/images/{image_id}/actions/reactivate" Reactivate "reactivateImage" Nothing;
+    POST "/v2/images/{image_id}/actions/flatten" Flatten "flattenImage" Nothing;
+    POST "/v2/images/{image_id}/actions/coalesce" Coalesce "coalesceImage" Json;
+    GET "/v2/images/{image_id}/extents" Extents "listExtents" Nothing;
+    GET "/v2/images/{image_id}/delta" Delta "downloadDelta" Nothing;
     PUT "/v2/images/{image_id}/tags/{tag}" AddTag "addTag" Nothing;
     DELETE "/v2/images/{image_id}/tags/{tag}" RemoveTag "removeTag" Nothing;
     GET "/v2/images/{image_id}/members" ListMembers "listMembers" Nothing;
@@ -84,6 +88,7 @@ routes! {
     GET "/v2/info/import" ImportInfo "showImportInfo" Nothing;
     GET "/v2/info/stores" StoresInfo "showStores" Nothing;
     GET "/v2/info/stores/detail" StoresDetail "showStoresInDetail" Nothing;
+    GET "/v2/info/lineage" LineageInfo "showLineageInfo" Nothing;
     GET "/v2/info/usage" Usage "showUsage" Nothing;
 }
 

@@ -3,6 +3,7 @@
 use crate::body::Body;
 use crate::call::{Answer, Call, done};
 use crate::error::ApiError;
+use crate::handlers::lineage;
 use crate::inflow::{self, Source};
 use crate::outflow::{self, Sink};
 use crate::range::{self, BadRange};
@@ -11,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use tegula_catalog::service::{Announced, Download, TransferError, Transfers};
+use tegula_catalog::service::{Announced, Download, Increment, TransferError, Transfers};
 use tegula_domain::policy::Rule;
 use tegula_domain::{Caller, Image, ImageId};
 use tokio::sync::OwnedSemaphorePermit;
@@ -23,12 +24,20 @@ const IMAGE_SIZE: HeaderName = HeaderName::from_static("x-openstack-image-size")
 const STORE: HeaderName = HeaderName::from_static("x-image-meta-store");
 const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 
-/// How bytes are taken in.
-type TakeIn =
-    fn(&Transfers, &Caller, &ImageId, Announced<'_>, &mut Source) -> Result<Image, TransferError>;
-
 /// `PUT /v2/images/{id}/file`
 pub(crate) async fn upload(call: Call) -> Answer {
+    if let Some(form) = lineage::form_of(&call.head.headers) {
+        let parent = lineage::supposed_parent(&call.head.headers)?;
+        return take_in(call, move |transfers, caller, id, announced, source| {
+            let increment = Increment {
+                form,
+                parent_hash: parent.as_deref(),
+            };
+            transfers.upload_increment(caller, id, increment, announced, source)
+        })
+        .await;
+    }
+    check_type(&call.head.headers)?;
     take_in(call, |transfers, caller, id, announced, source| {
         transfers.upload(caller, id, announced, source)
     })
@@ -37,14 +46,25 @@ pub(crate) async fn upload(call: Call) -> Answer {
 
 /// `PUT /v2/images/{id}/stage`
 pub(crate) async fn stage(call: Call) -> Answer {
+    check_type(&call.head.headers)?;
     take_in(call, |transfers, caller, id, announced, source| {
         transfers.stage(caller, id, announced, source)
     })
     .await
 }
 
-async fn take_in(call: Call, take: TakeIn) -> Answer {
-    check_type(&call.head.headers)?;
+async fn take_in<T>(call: Call, take: T) -> Answer
+where
+    T: FnOnce(
+            &Transfers,
+            &Caller,
+            &ImageId,
+            Announced<'_>,
+            &mut Source,
+        ) -> Result<Image, TransferError>
+        + Send
+        + 'static,
+{
     let bytes = announced_bytes(&call.head.headers)?;
     let store = text(&call.head.headers, &STORE)?.map(str::to_owned);
     let id = call.image_id()?;
@@ -129,7 +149,7 @@ fn give_out(found: &Download, range: Range<u64>, sink: &Sink, place: OwnedSemaph
 }
 
 /// A place among the transfers under way: each holds a thread, so their number is limited.
-fn place(call: &Call) -> Result<OwnedSemaphorePermit, ApiError> {
+pub(super) fn place(call: &Call) -> Result<OwnedSemaphorePermit, ApiError> {
     Arc::clone(&call.shared.places)
         .try_acquire_owned()
         .map_err(|_| {

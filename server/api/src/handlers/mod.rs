@@ -4,6 +4,7 @@ mod actions;
 mod data;
 mod images;
 mod info;
+mod lineage;
 mod members;
 mod openapi;
 mod schemas;
@@ -33,6 +34,10 @@ pub(crate) async fn handle(endpoint: Endpoint, call: Call) -> Answer {
         Endpoint::StageImage => data::stage(call).await,
         Endpoint::Deactivate => actions::deactivate(call).await,
         Endpoint::Reactivate => actions::reactivate(call).await,
+        Endpoint::Flatten => lineage::flatten(call).await,
+        Endpoint::Coalesce => lineage::coalesce(call).await,
+        Endpoint::Extents => lineage::extents(call).await,
+        Endpoint::Delta => lineage::delta(call).await,
         Endpoint::AddTag => tags::add(call).await,
         Endpoint::RemoveTag => tags::remove(call).await,
         Endpoint::ListMembers => members::list(call).await,
@@ -47,6 +52,7 @@ pub(crate) async fn handle(endpoint: Endpoint, call: Call) -> Answer {
         Endpoint::ImportInfo => info::import(),
         Endpoint::StoresInfo => info::stores(&call),
         Endpoint::StoresDetail => info::stores_detail(call).await,
+        Endpoint::LineageInfo => lineage::info(&call),
         Endpoint::Usage => info::usage(),
     }
 }

@@ -1,6 +1,7 @@
 //! What version 2 of the API sends and takes: keys, media types, the grammar of its queries.
 
 mod create;
+mod extents;
 mod image;
 mod list;
 mod member;
@@ -12,6 +13,7 @@ mod time;
 mod values;
 
 pub(crate) use create::new_image;
+pub(crate) use extents::{EXTENTS_MAX, ExtentsAsked, base, extent_lines, extents};
 pub(crate) use image::ImageBody;
 pub(crate) use list::ListBody;
 pub(crate) use member::{MemberBody, MembersBody, member_project, member_status};

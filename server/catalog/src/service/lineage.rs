@@ -100,8 +100,10 @@ impl Transfers {
         id: &ImageId,
         to: &ImageId,
     ) -> Result<Image, TransferError> {
+        let seen = self.service.see(caller, id)?;
+        let authorized = self.service.authorize(caller, seen, Rule::ModifyImage)?;
         self.service.check_parent(caller, to)?;
-        let mut next = self.service.see(caller, id)?.into_image().lineage.parent;
+        let mut next = authorized.image().lineage.parent.clone();
         for _ in 0..GENERATIONS_MAX {
             match next {
                 Some(ancestor) if ancestor == *to => return self.set_parent(caller, id, Some(to)),
