@@ -23,7 +23,7 @@ pub(crate) type Answer = Result<Response<Body>, ApiError>;
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) head: request::Parts,
+    pub(crate) head: Arc<request::Parts>,
     pub(crate) body: Incoming,
     /// What stands for the names in the route's path, in order.
     pub(crate) parameters: Vec<String>,

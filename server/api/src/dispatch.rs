@@ -48,18 +48,15 @@ pub(crate) async fn answer(
     shared.metrics.in_flight.fetch_add(1, Relaxed);
     let began = shared.clock.elapsed();
     let (head, body) = request.into_parts();
-    let (method, target, headers) = (
-        head.method.clone(),
-        head.uri.to_string(),
-        head.headers.clone(),
-    );
+    let head = Arc::new(head);
+    let (method, headers) = (head.method.clone(), &head.headers);
     let mut noted = Noted::default();
-    let has_body = has_body(&headers);
+    let has_body = has_body(headers);
     let new_id = shared.random_ids.0;
-    let (id, answer) = match request_id::of(&headers, shared.settings.request_id_bytes_max, new_id)
-    {
-        Ok(id) if method == Method::OPTIONS => (id, preflight(&shared, &headers)),
+    let (id, answer) = match request_id::of(headers, shared.settings.request_id_bytes_max, new_id) {
+        Ok(id) if method == Method::OPTIONS => (id, preflight(&shared, headers)),
         Ok(id) => {
+            let head = Arc::clone(&head);
             let way = route_and_handle(&shared, connection, head, body, &mut noted);
             (id, way.await)
         }
@@ -69,7 +66,7 @@ pub(crate) async fn answer(
         Ok(response) => (response, None),
         Err(error) => {
             let unread = has_body && !noted.reads_json();
-            let (mut response, detail) = error_answer(&headers, error);
+            let (mut response, detail) = error_answer(headers, error);
             if unread {
                 // The rest of the body is not looked at, so no request can follow it.
                 let close = HeaderValue::from_static("close");
@@ -82,13 +79,13 @@ pub(crate) async fn answer(
         shared
             .settings
             .cors
-            .decorate(&headers, response.headers_mut());
+            .decorate(headers, response.headers_mut());
     }
     let entry = AccessEntry {
         request_id: id.to_str().unwrap_or_default().to_owned(),
         peer: connection.peer,
         method,
-        target,
+        target: head.uri.to_string(),
         operation: noted.endpoint.map(Endpoint::name),
         user: noted.caller.as_ref().and_then(|caller| caller.user.clone()),
         project: noted.caller.and_then(|caller| caller.project.clone()),
@@ -112,7 +109,7 @@ pub(crate) async fn answer(
 async fn route_and_handle(
     shared: &Arc<Shared>,
     connection: Connection,
-    head: request::Parts,
+    head: Arc<request::Parts>,
     body: Incoming,
     noted: &mut Noted,
 ) -> Answer {
