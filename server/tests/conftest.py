@@ -48,12 +48,12 @@ def postgres(request):
 
 @pytest.fixture(scope="module")
 def start_server(tegulad, postgres, tmp_path_factory):
-    """Starts a server with these settings; it is ended with the file of tests."""
+    """Starts a server with these settings; it is ended with the file of tests. Without `ready` it is not waited for."""
     servers = []
 
-    def start(**settings):
+    def start(ready=True, **settings):
         servers.append(Server(tegulad, tmp_path_factory.mktemp("tegulad"), postgres, settings))
-        return servers[-1].start()
+        return servers[-1].start(ready)
 
     yield start
     for server in servers:
@@ -75,7 +75,9 @@ def server(start_server, settings):
 def person(name):
     @pytest.fixture(scope="module", name=name)
     def client(server):
-        return server.client(name)
+        made = server.client(name)
+        yield made
+        made.close()
 
     return client
 

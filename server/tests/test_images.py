@@ -44,7 +44,8 @@ def test_an_image_of_nothing_has_every_key(alice):
     }
     location = f"http://127.0.0.1:{alice.port}/v2/images/{image_id}"
     assert response.headers["Location"] == location
-    assert "OpenStack-image-import-methods" in response.headers
+    methods = alice.get("/v2/info/import").json()["import-methods"]["value"]
+    assert response.headers.get("OpenStack-image-import-methods", "") == ",".join(methods)
     assert response.headers["OpenStack-image-store-ids"]
 
 
@@ -174,7 +175,10 @@ def test_what_may_be_said_of_a_new_image(server, case):
     if response.status == 201:
         image = response.json()
         assert image["os_hash_algo"] is None and image["os_hash_value"] is None
-        assert server.client("admin").show(image["id"]) == image
+        shown = server.client("admin").show(image["id"])
+        for either in (image, shown):
+            either["tags"].sort()
+        assert shown == image
 
 
 def test_a_text_beyond_the_basic_plane_is_kept_or_refused(alice):
@@ -630,6 +634,6 @@ def test_memberships_mean_nothing_while_the_image_is_not_shared(server, alice, b
     alice.patch(f"/v2/images/{image_id}", [replace("/visibility", "private")]).expect(200)
     bob.get(f"/v2/images/{image_id}").expect(404)
     bob.download(image_id).expect(404)
-    assert bob.list("member_status=all") == []
+    assert image_id not in [image["id"] for image in bob.list("member_status=all&limit=1000")]
     alice.patch(f"/v2/images/{image_id}", [replace("/visibility", "shared")]).expect(200)
     bob.show(image_id)

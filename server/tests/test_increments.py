@@ -92,6 +92,16 @@ def eventually(ask, holds, seconds=30):
     return found
 
 
+def test_the_server_says_that_it_knows_increments(alice, nobody):
+    lineage = alice.get("/v2/info/lineage").expect(200).json()["lineage"]
+    assert lineage["version"] == 1
+    assert lineage["granularity"] == 65536
+    assert lineage["digest"] == "blake3"
+    assert DELTA in lineage["delta_formats"]
+    nobody.get("/v2/info/lineage").expect(401)
+    assert alice.post("/v2/info/lineage").expect(405).headers["Allow"] == "GET"
+
+
 # --- What is kept -----------------------------------------------------------------------------------------------------
 
 

@@ -277,7 +277,7 @@ TRICKS = {
     "\ufeffhidden_x": 403,
     "hidden\u005fx ": 403,  # matches the rule, and is another name
     " hidden_x": 403,
-    "\thidden_x": 403,
+    "\thidden_x": (400, 403),
     "hidden_x.": 403,
     "hidden_x/": 403,
     "hidden_x~": 403,
@@ -285,8 +285,8 @@ TRICKS = {
     "open_\u00e9": 201,
     "open_e\u0301": 201,  # the same letter, of two: another name
     "open_/hidden_x": 201,
-    "open_x\nhidden_x": 201,
-    "\nopen_x": 403,
+    "open_x\nhidden_x": (400, 201),
+    "\nopen_x": (400, 403),
     "open_\u0000": 400,
     "open_\u0000hidden_x": 400,
     "hidden_x\u0000": (400, 403),

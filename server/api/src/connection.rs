@@ -14,6 +14,8 @@ use tokio::time::{Instant, Sleep, sleep};
 
 /// How long a client may go on sending after the server has said its last word.
 const LINGER: Duration = Duration::from_secs(10);
+/// How long it is waited for the next of its bytes: a client that is idle has none.
+const LINGER_QUIET: Duration = Duration::from_secs(1);
 /// How much is taken from it.
 const LINGER_BYTES: u64 = 1 << 30;
 
@@ -30,6 +32,7 @@ pub(crate) struct Guarded<S> {
 #[derive(Debug)]
 struct Lingering {
     until: Pin<Box<Sleep>>,
+    quiet: Pin<Box<Sleep>>,
     bytes: u64,
     closed: bool,
 }
@@ -105,7 +108,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let lingering = this.lingering.get_or_insert_with(|| Lingering {
-            until: Box::pin(tokio::time::sleep_until(Instant::now() + LINGER)),
+            until: Box::pin(sleep(LINGER)),
+            quiet: Box::pin(sleep(LINGER_QUIET)),
             bytes: 0,
             closed: false,
         });
@@ -119,11 +123,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         let mut scratch = [0; 16 << 10];
         while lingering.bytes < LINGER_BYTES {
             let mut buffer = ReadBuf::new(&mut scratch);
-            ready!(Pin::new(&mut this.stream).poll_read(context, &mut buffer))?;
+            let read = Pin::new(&mut this.stream).poll_read(context, &mut buffer);
+            if read.is_pending() {
+                return lingering.quiet.as_mut().poll(context).map(Ok);
+            }
+            ready!(read)?;
             if buffer.filled().is_empty() {
                 break;
             }
             lingering.bytes += buffer.filled().len() as u64;
+            lingering
+                .quiet
+                .as_mut()
+                .reset(Instant::now() + LINGER_QUIET);
         }
         Poll::Ready(Ok(()))
     }

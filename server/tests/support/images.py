@@ -1,5 +1,6 @@
 """Images in the state that a case asks for."""
 
+import time
 import uuid
 
 from .http import SlowUpload
@@ -48,10 +49,11 @@ class Images:
     def begin_upload(self, image_id):
         """Begins an upload and waits until the image is `saving`."""
         self._uploads.append(SlowUpload(self.server.port, self.alice.token, image_id))
-        for _ in range(2000):
-            if self.alice.show(image_id)["status"] == "saving":
-                return self._uploads[-1]
-        raise AssertionError(f"image {image_id} is not saving")
+        deadline = time.monotonic() + 20
+        while (image := self.alice.show(image_id))["status"] != "saving":
+            assert time.monotonic() < deadline, image
+            time.sleep(0.002)
+        return self._uploads[-1]
 
     def _uploading(self):
         image_id = self._queued()
