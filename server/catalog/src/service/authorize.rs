@@ -1,7 +1,7 @@
 //! The two steps before every use case: may the caller know of the image, and may it do this to it.
 
 use super::{Service, ServiceError};
-use tegula_domain::policy::Rule;
+use tegula_domain::policy::{Attributes, Rule};
 use tegula_domain::{Caller, Image, ImageId, Visibility};
 
 /// An image that the caller may know of.
@@ -95,12 +95,13 @@ impl Service {
         }
     }
 
-    /// Asks for a right to no image in particular.
+    /// Asks for a right to no image in particular: to those of the caller's own project, as the texts of Glance expect.
     ///
     /// # Errors
     /// [`ServiceError::Denied`].
     pub fn authorize_generally(&self, caller: &Caller, right: Rule) -> Result<(), ServiceError> {
-        if self.rules().policy.allows(right, caller, &()) {
+        let own = Attributes::owned_by(caller.project.as_deref());
+        if self.rules().policy.allows(right, caller, &own) {
             Ok(())
         } else {
             Err(ServiceError::Denied(right))
