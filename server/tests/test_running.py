@@ -41,7 +41,7 @@ BAD_CONFIGS = {
     "a key that does not exist": ({"listen": {"adress": "127.0.0.1:1"}}, "", ["adress"]),
     "an address that is none": ({"listen": {"address": "nowhere"}}, "", ["address"]),
     "a database of nobody": ({"database": {"url": "mysql://x/y"}}, "", ["url", "mysql"]),
-    "a token hash that is none": ({"identity.tokens": [{"sha256": "x", "user": "u", "project": "p", "roles": []}]}, "", ["sha256"]),
+    "a token hash that is none": ({"identity": {"providers": ["tokens"]}, "identity.tokens": [{"sha256": "x", "user": "u", "project": "p", "roles": []}]}, "", ["sha256"]),
     "rules that are not there": ({"property_protection": {"file": "absent.conf"}}, "", ["absent.conf"]),
     "a policy that is not there": ({"policy": {"file": "absent.yaml"}}, "", ["absent.yaml"]),
 }

@@ -24,6 +24,15 @@ pub(crate) enum DatabaseError {
     Output(#[from] io::Error),
 }
 
+/// Looks at the URL; connects to nothing.
+///
+/// # Errors
+/// [`ConfigError`] if it names no database.
+pub(crate) fn check(config: &Config) -> Result<(), ConfigError> {
+    db::check_url(config.database.url.reveal())
+        .map_err(|error| ConfigError::value("database.url", error.to_string()))
+}
+
 /// Opens the database, its schema brought up to this program's if the configuration lets.
 ///
 /// # Errors

@@ -89,6 +89,7 @@ fn environment() -> Result<Vec<(String, String)>, String> {
 fn check(config: &Config) -> Result<Vec<String>, ConfigError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     settings::settings(config)?;
+    database::check(config)?;
     store::check(config)?;
     identity::check(config, &clock)?;
     tls::Tls::load(config)?;

@@ -215,6 +215,14 @@ pub fn open(url: &str) -> Result<Arc<dyn Catalog>, CatalogError> {
     Ok(catalog)
 }
 
+/// Whether a text names a database that can be opened; connects to nothing.
+///
+/// # Errors
+/// [`CatalogError::Url`].
+pub fn check_url(url: &str) -> Result<(), CatalogError> {
+    Kind::of(url).map(|_| ())
+}
+
 /// A new, empty catalog in memory, gone when it is dropped: for tests.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! The rules in force: the policy and the property protection, read together from an operator's files.
 //!
-//! Both files are Glance's: a `policy.yaml` ([`policy_file`]) and a property protection file
+//! Both files are Glance's: a `policy.yaml` (`policy_file.rs`) and a property protection file
 //! ([`tegula_domain::protection`]). They are read as a pair, since the second may name rules of the first, and checked as a
 //! whole: what is wrong anywhere is refused with file and line, and then nothing of it is in force. [`RuleWatch`] reads
 //! them anew when they change; until they are right, the old ones stay.

@@ -1,6 +1,6 @@
 //! Who may do what: rules in the language of oslo.policy.
 //!
-//! A [`Policy`] is a table of rules, each a text that says of whom and of what it holds ([`parse`] has the grammar). It is
+//! A [`Policy`] is a table of rules, each a text that says of whom and of what it holds (`parse.rs` has the grammar). It is
 //! made of the defaults ([`Rule`]) and of what an operator writes over them, and checked as a whole: a text that is not of
 //! the language, a reference to a rule that does not exist, rules that refer to each other in a circle, and rules that
 //! would take too long are refused, by name and place. What was accepted is asked without failing, and denies by default.

@@ -1,6 +1,6 @@
 //! Which of an image's properties which callers may create, read, update and delete.
 //!
-//! A [`Protection`] is made of a file in Glance's form: sections, each a pattern ([`pattern`]) with four keys that say who may.
+//! A [`Protection`] is made of a file in Glance's form: sections, each a pattern (`pattern.rs`) with four keys that say who may.
 //! The first section in the file whose pattern is found in a property's name decides; a property that no section is found in
 //! is denied to everyone. It speaks of custom properties only: an image's own attributes are the policy's business.
 //!
@@ -52,7 +52,7 @@ pub enum PropertyOperation {
 }
 
 impl PropertyOperation {
-    /// Every operation, in the order of [`Guards`].
+    /// Every operation, in the order of `Guards`.
     pub const ALL: [Self; 4] = [Self::Create, Self::Read, Self::Update, Self::Delete];
 
     /// Its key in a file.
