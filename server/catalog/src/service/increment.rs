@@ -103,10 +103,9 @@ impl Transfers {
                 }
             }
         });
-        match made.and_then(|made| self.publish_increment(&image, &parent, made)) {
-            Ok(image) => Ok(image),
-            Err(TransferError::Gone(id)) => Err(TransferError::Gone(id)),
-            Err(error) => Err(self.take_back(&image, error)),
+        match made {
+            Ok(made) => self.publish_increment(&image, &parent, made),
+            Err(error) => self.take_back(&image, None, error),
         }
     }
 
@@ -254,7 +253,10 @@ impl Transfers {
         parent: &Image,
         made: Made,
     ) -> Result<Image, TransferError> {
-        let depth = self.depth_over(Some(&parent.id))?;
+        let depth = match self.depth_over(Some(&parent.id)) {
+            Ok(depth) => depth,
+            Err(error) => return self.take_back(begun, Some(made.record), error),
+        };
         let location = Location {
             url: format!("tegula://{}/{}", self.settings.store, begun.id.lower_case()),
             metadata: BTreeMap::from([("store".to_owned(), self.settings.store.clone())]),
@@ -280,21 +282,17 @@ impl Transfers {
             };
             Ok(true)
         });
-        match saved {
-            Ok(Some(image)) => {
-                self.hash_later(&image.id);
-                Ok(image)
-            }
+        let image = match saved {
+            Ok(Some(image)) => image,
             // Somebody deleted it: nobody will ask for its bytes again.
             Ok(None) => {
-                self.drop_made(&made)?;
-                Err(TransferError::Gone(begun.id.clone()))
+                let gone = TransferError::Gone(begun.id.clone());
+                self.take_back(begun, Some(made.record), gone)?
             }
-            Err(error) => {
-                self.drop_made(&made)?;
-                Err(error.into())
-            }
-        }
+            Err(error) => self.take_back(begun, Some(made.record), error.into())?,
+        };
+        self.hash_later(&image.id);
+        Ok(image)
     }
 }
 

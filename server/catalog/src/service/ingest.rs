@@ -113,6 +113,8 @@ impl Transfers {
                 }),
                 // Nobody took the pieces any more: the store says why.
                 (Ok(_) | Err(Stopped::NobodyTakes), Err(error)) => {
+                    // It may have failed to say that it stored them. Nobody else can be sending any now.
+                    drop(self.content.remove(&image.id, part));
                     Err(TransferError::of_store(error))
                 }
                 (Err(Stopped::Because(error)), Err(_)) => Err(error),

@@ -23,6 +23,7 @@ mod recover;
 mod show;
 mod stage;
 mod tags;
+mod take_back;
 mod transfer;
 mod update;
 mod upload;

@@ -53,7 +53,8 @@ impl Transfers {
                 recovered.queued.push(image.id);
             }
         }
-        let queued: HashSet<_> = recovered.queued.iter().map(ImageId::lower_case).collect();
+        let queued = self.service.catalog.in_status(&[ImageStatus::Queued])?;
+        let queued: HashSet<_> = queued.iter().map(|image| image.id.lower_case()).collect();
         let ids = self.service.catalog.ids()?;
         let known: HashSet<_> = ids.iter().map(ImageId::lower_case).collect();
         for named in self.content.list().map_err(TransferError::of_store)? {

@@ -31,7 +31,7 @@ impl Transfers {
         };
         let ingested = match self.ingest((&image, Part::Staged), source, expected) {
             Ok(ingested) => ingested,
-            Err(error) => return Err(self.take_back(&image, error)),
+            Err(error) => return self.take_back(&image, None, error),
         };
         let saved = self.save_own(id, |image| {
             image.size = Some(ingested.bytes);
@@ -40,14 +40,10 @@ impl Transfers {
         match saved {
             Ok(Some(image)) => Ok(image),
             Ok(None) => {
-                let removed = self.content.remove_exactly(&ingested.put.record);
-                removed.map_err(TransferError::of_store)?;
-                Err(TransferError::Gone(id.clone()))
+                let gone = TransferError::Gone(id.clone());
+                self.take_back(&image, Some(ingested.put.record), gone)
             }
-            Err(error) => {
-                // What is staged stays: nobody gets it but an import, and a next stage replaces it.
-                Err(self.take_back(&image, error.into()))
-            }
+            Err(error) => self.take_back(&image, Some(ingested.put.record), error.into()),
         }
     }
 
@@ -63,10 +59,11 @@ impl Transfers {
         match imported {
             Ok(ingested) => {
                 let image = self.publish(&image, ingested)?;
-                removed.map_err(TransferError::of_store)?;
+                // The image is whole whatever became of this; a next start removes it.
+                drop(removed);
                 Ok(image)
             }
-            Err(error) => Err(self.take_back(&image, error)),
+            Err(error) => self.take_back(&image, None, error),
         }
     }
 

@@ -10,12 +10,13 @@
 //! [`Transfers::recover`] does the same for what was under way.
 
 use super::late_hashes::Waiting;
+use super::take_back::Unfinished;
 use super::{Service, ServiceError};
 use crate::content::{self, Content};
 use crate::db::CatalogError;
 use crate::digests::HashAlgorithm;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tegula_domain::inspect::{InspectionRules, Refusal};
 use tegula_domain::{Image, ImageId};
 use tegula_engine::EngineError;
@@ -49,6 +50,8 @@ pub struct Transfers {
     pub(super) settings: Arc<TransferSettings>,
     /// Images whose hashes are computed when nobody waits.
     pub(super) waiting: Arc<Waiting>,
+    /// What is still to be taken back.
+    pub(super) unfinished: Arc<Mutex<Vec<Unfinished>>>,
 }
 
 /// Why bytes were not moved, or not all of them. Each variant is another answer to the caller.
@@ -157,6 +160,7 @@ impl Transfers {
             content,
             settings: Arc::new(settings),
             waiting: Arc::default(),
+            unfinished: Arc::default(),
         }
     }
 

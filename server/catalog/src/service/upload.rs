@@ -45,7 +45,7 @@ impl Transfers {
         };
         match self.ingest((&image, Part::Data), source, expected) {
             Ok(ingested) => self.publish(&image, ingested),
-            Err(error) => Err(self.take_back(&image, error)),
+            Err(error) => self.take_back(&image, None, error),
         }
     }
 
@@ -87,6 +87,7 @@ impl Transfers {
         id: &ImageId,
         (right, to): (Rule, ImageStatus),
     ) -> Result<Image, TransferError> {
+        self.mend();
         let begun = self.service.in_turn(|| {
             let seen = self.service.see(caller, id)?;
             let authorized = self.service.authorize(caller, seen, right)?;
@@ -122,22 +123,10 @@ impl Transfers {
             Ok(Some(image)) => Ok(image),
             // Somebody deleted it: nobody will ask for its bytes again.
             Ok(None) => {
-                self.content
-                    .remove_exactly(&record)
-                    .map_err(TransferError::of_store)?;
-                Err(TransferError::Gone(begun.id.clone()))
+                let gone = TransferError::Gone(begun.id.clone());
+                self.take_back(begun, Some(record), gone)
             }
-            Err(error) => {
-                // Whether a failed database saved it nevertheless is known only when it lets the image be queued again.
-                let error = self.take_back(begun, error);
-                let is_queued = self.service.catalog.image(&begun.id)?;
-                if is_queued.is_none_or(|image| image.status == ImageStatus::Queued) {
-                    self.content
-                        .remove_exactly(&record)
-                        .map_err(TransferError::of_store)?;
-                }
-                Err(error)
-            }
+            Err(error) => self.take_back(begun, Some(record), error),
         }
     }
 
@@ -165,26 +154,6 @@ impl Transfers {
             Ok(true)
         })?;
         Ok(saved)
-    }
-
-    /// Lets an image whose bytes did not come be queued again. Returns the error that led here, or that the image is gone.
-    ///
-    /// What cannot be saved now is made good by [`Transfers::recover`] at the next start.
-    pub(super) fn take_back(&self, begun: &Image, error: TransferError) -> TransferError {
-        let saved = self.save_own(&begun.id, |image| {
-            if image.status != begun.status {
-                return Ok(false);
-            }
-            image
-                .transition(ImageStatus::Queued)
-                .map_err(|refused| ServiceError::Conflict(refused.to_string()))?;
-            Ok(true)
-        });
-        match saved {
-            Ok(Some(_)) => error,
-            Ok(None) => TransferError::Gone(begun.id.clone()),
-            Err(error) => error.into(),
-        }
     }
 }
 
