@@ -22,7 +22,7 @@ pub(super) struct Unfinished {
 #[derive(Debug)]
 enum Settled {
     /// Saved, though the database said that it failed.
-    Whole(Image),
+    Whole(Box<Image>),
     /// As it was before.
     Queued,
     /// Deleted by somebody.
@@ -43,7 +43,7 @@ impl Transfers {
             stored,
         };
         match self.settle(&unfinished) {
-            Ok(Settled::Whole(image)) => Ok(image),
+            Ok(Settled::Whole(image)) => Ok(*image),
             Ok(Settled::Queued) => Err(error),
             Ok(Settled::Gone) => Err(TransferError::Gone(begun.id.clone())),
             Err(_) => {
@@ -73,7 +73,7 @@ impl Transfers {
         let settled = match queued {
             Some(_) => Settled::Queued,
             None => match self.service.catalog.image(&begun.id)? {
-                Some(image) if image.status.has_data() => return Ok(Settled::Whole(image)),
+                Some(image) if image.status.has_data() => return Ok(Settled::Whole(Box::new(image))),
                 Some(_) => Settled::Queued,
                 None => Settled::Gone,
             },
