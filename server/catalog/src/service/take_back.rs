@@ -73,7 +73,9 @@ impl Transfers {
         let settled = match queued {
             Some(_) => Settled::Queued,
             None => match self.service.catalog.image(&begun.id)? {
-                Some(image) if image.status.has_data() => return Ok(Settled::Whole(Box::new(image))),
+                Some(image) if image.status.has_data() => {
+                    return Ok(Settled::Whole(Box::new(image)));
+                }
                 Some(_) => Settled::Queued,
                 None => Settled::Gone,
             },
