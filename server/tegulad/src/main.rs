@@ -93,7 +93,10 @@ fn check(config: &Config) -> Result<Vec<String>, ConfigError> {
     store::check(config)?;
     identity::check(config, &clock)?;
     tls::Tls::load(config)?;
-    Ok(rules::warnings(&rules::load(config)?))
+    let loaded = rules::files(config)
+        .load()
+        .map_err(|error| rules::refused(config, &error))?;
+    Ok(loaded.warnings)
 }
 
 /// An error with its causes, on one line.

@@ -6,10 +6,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use rustix::rand::{GetRandomFlags, getrandom};
 use tegula_api::{App, Parts, RandomIds};
 use tegula_catalog::content::Content;
+use tegula_catalog::rules::{LoadedRules, RuleWatch, RulesError};
 use tegula_catalog::service::{Service, TransferError, TransferSettings, Transfers};
 use tegula_domain::ImageId;
 use tegula_engine::{Clock, Engine, SystemClock};
@@ -25,6 +27,9 @@ use crate::signals::{Asked, Signals};
 use crate::tls::Tls;
 use crate::{database, notify, rules, settings, store};
 
+/// How often the files of the rules are looked at. What changed is read at the second look that finds it so.
+const RULES_EVERY: Duration = Duration::from_secs(2);
+
 /// Serves until a signal asks for the end.
 ///
 /// # Errors
@@ -34,17 +39,16 @@ pub(crate) fn run(config: &Config) -> Result<(), Box<dyn Error>> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let settings = settings::settings(config)?;
     let tls = Tls::load(config)?;
-    let rules = rules::load(config)?;
-    rules::warnings(&rules)
-        .iter()
-        .for_each(|warning| warn!("{warning}"));
+    let (loaded, mut watch) =
+        RuleWatch::start(rules::files(config)).map_err(|error| rules::refused(config, &error))?;
+    warn_of(&loaded);
     let _claim = store::claim(config)?;
     let known = identity::known(config, &clock)?;
     let engine = store::open(config)?;
     let catalog = database::open(config)?;
     let service = Service::new(
         catalog,
-        rules,
+        loaded.rules,
         Arc::clone(&clock),
         Arc::new(random_id),
         settings::limits(config),
@@ -67,7 +71,8 @@ pub(crate) fn run(config: &Config) -> Result<(), Box<dyn Error>> {
         .max_blocking_threads(config.limits.workers_max.into())
         .thread_name("tegulad")
         .build()?;
-    runtime.block_on(serve(config, &app, &service, tls.as_ref(), &known))
+    let rules = (&service, &mut watch);
+    runtime.block_on(serve(config, &app, rules, tls.as_ref(), &known))
 }
 
 /// The use cases that move bytes.
@@ -128,7 +133,7 @@ impl Drop for Hashing {
 async fn serve(
     config: &Config,
     app: &App,
-    service: &Service,
+    (service, watch): (&Service, &mut RuleWatch),
     tls: Option<&Tls>,
     known: &Known,
 ) -> Result<(), Box<dyn Error>> {
@@ -146,8 +151,19 @@ async fn serve(
         let _ = ended.await;
     });
     let watching = async {
-        while signals.next().await == Asked::Reload {
-            reload(config, service, tls);
+        loop {
+            match tokio::time::timeout(RULES_EVERY, signals.next()).await {
+                Ok(Asked::Reload) => {
+                    put_in_force(config, service, watch.reload());
+                    reload_certificate(tls);
+                }
+                Ok(_) => break,
+                Err(_) => {
+                    if let Some(read) = watch.poll() {
+                        put_in_force(config, service, read);
+                    }
+                }
+            }
         }
         info!("ending: no more connections are taken, those under way may end");
         // The manager waits for the end anyway.
@@ -199,18 +215,31 @@ fn announce(address: SocketAddr, tls: bool, known: &Known) -> io::Result<()> {
     output.flush()
 }
 
-/// Reads certificates and rules again. What cannot be used is said, and the old stays.
-fn reload(config: &Config, service: &Service, tls: Option<&Tls>) {
-    match rules::load(config) {
-        Ok(rules) => {
-            rules::warnings(&rules)
-                .iter()
-                .for_each(|warning| warn!("{warning}"));
-            service.set_rules(rules);
+/// Puts in force the rules that were read again. What cannot be used is said, and the old ones stay.
+fn put_in_force(config: &Config, service: &Service, read: Result<LoadedRules, RulesError>) {
+    match read {
+        Ok(loaded) => {
+            warn_of(&loaded);
+            service.set_rules(loaded.rules);
             info!("policy and property protections were read again");
         }
-        Err(error) => error!("the rules from before stay in force: {error}"),
+        Err(error) => {
+            let error = rules::refused(config, &error);
+            error!("the rules from before stay in force: {error}");
+        }
     }
+}
+
+/// Says what an operator should look at in the rules.
+fn warn_of(loaded: &LoadedRules) {
+    loaded
+        .warnings
+        .iter()
+        .for_each(|warning| warn!("{warning}"));
+}
+
+/// Reads the certificate again. What cannot be used is said, and the old one stays.
+fn reload_certificate(tls: Option<&Tls>) {
     match tls.map(Tls::reload) {
         Some(Ok(())) => info!("the certificate was read again"),
         Some(Err(error)) => error!("the certificate from before stays in use: {error}"),

@@ -16,7 +16,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tegula_domain::policy::{ImageTarget, Policy, PolicyError, Rule};
-use tegula_domain::protection::{Format, PropertyOperation, Protection, ProtectionError};
+use tegula_domain::protection::{Format, Protection, ProtectionError};
 use tegula_domain::{Caller, Image};
 
 /// The longest file of rules, in bytes.
@@ -37,11 +37,6 @@ impl Rules {
     pub fn allows(&self, rule: Rule, caller: &Caller, image: &Image, member: Option<&str>) -> bool {
         self.policy
             .allows(rule, caller, &ImageTarget::new(image, member))
-    }
-
-    /// Whether the caller may do this to a property of that name.
-    pub fn may(&self, caller: &Caller, operation: PropertyOperation, property: &str) -> bool {
-        self.protection.may(caller, operation, property)
     }
 }
 
@@ -126,6 +121,20 @@ pub enum RulesError {
         /// What is wrong.
         error: ProtectionError,
     },
+}
+
+impl RulesError {
+    /// The file that is wrong.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Read { path, .. }
+            | Self::TooLong { path }
+            | Self::NotText { path, .. }
+            | Self::Yaml { path, .. }
+            | Self::Policy { path, .. }
+            | Self::Protection { path, .. } => path,
+        }
+    }
 }
 
 impl RuleFiles {

@@ -1,6 +1,7 @@
 //! Files on a disk, as an operator writes them.
 
 use super::*;
+use tegula_domain::protection::PropertyOperation;
 use tempfile::TempDir;
 
 struct Files {
@@ -59,6 +60,7 @@ fn without_files_the_defaults_are_in_force() {
     assert!(
         loaded
             .rules
+            .protection
             .may(&caller(&[]), PropertyOperation::Delete, "x_a")
     );
 }
@@ -89,6 +91,7 @@ get_imges: '!'
         assert_eq!(
             loaded
                 .rules
+                .protection
                 .may(&caller(roles), PropertyOperation::Create, "x_a"),
             may
         );
