@@ -40,7 +40,8 @@ pub fn rbd(data: &[u8]) {
     assert_eq!(found.findings, []);
 }
 
-/// Applies a short difference that has nothing but a size and ranges in order; `None` if it is another.
+/// Applies a short difference that has nothing but a size and ranges in order, and the name of a snapshot first if it has a
+/// base; `None` if it is another.
 fn applied(base: Option<&Vec<u8>>, bytes: &[u8], version: RbdVersion) -> Option<Vec<u8>> {
     let mut rest = bytes;
     let mut take = |count: usize| {
@@ -54,16 +55,22 @@ fn applied(base: Option<&Vec<u8>>, bytes: &[u8], version: RbdVersion) -> Option<
         RbdVersion::V2 => (b"rbd diff v2\n", true),
     };
     (take(12)? == banner).then_some(())?;
-    let (mut image, mut end) = (None::<Vec<u8>>, 0);
+    let (mut image, mut end, mut starts_from) = (None::<Vec<u8>>, 0, false);
     loop {
         let tag = take(1)?[0];
         if tag == b'e' {
             let nothing_follows = take(1).is_none();
-            return image.filter(|_| nothing_follows);
+            return image.filter(|_| nothing_follows && starts_from == base.is_some());
         }
         let stated = framed.then(|| take(8).map(number));
         let fits = |length: u64| stated.is_none_or(|stated| stated == Some(length));
         match (tag, &mut image) {
+            (b'f', None) if !starts_from => {
+                let length = u32::from_le_bytes(take(4)?.try_into().unwrap());
+                (length <= 4096 && fits(4 + u64::from(length))).then_some(())?;
+                take(length as usize)?;
+                starts_from = true;
+            }
             (b's', none @ None) => {
                 let size = usize::try_from(number(take(8)?)).ok()?;
                 (size <= 16 * BLOCK && fits(8)).then_some(())?;

@@ -424,7 +424,7 @@ pub fn rbd() -> Vec<Vec<u8>> {
     let short = |records: &[&[u8]]| {
         [
             &[2][..],
-            b"rbd diff v1\ns\0\x20\0\0\0\0\0\0",
+            b"rbd diff v1\nf\x04\0\0\0thens\0\x20\0\0\0\0\0\0",
             &records.concat(),
         ]
         .concat()

@@ -219,6 +219,8 @@ fn delta_hint(error: &DeltaError) -> Option<&'static str> {
         DeltaError::Rbd { .. } => {
             "nothing was made of it; get it anew from `rbd export-diff`, and say its version with --format"
         }
+        DeltaError::RbdBaseNeeded { .. } => "name that image with --base",
+        DeltaError::RbdWithoutBase { .. } => "leave out --base",
         DeltaError::NothingToMerge => "name the deltas, oldest first",
         DeltaError::DoesNotFollow { .. } => {
             "name the deltas in the order in which they follow each other; `tegula delta show` tells what each is from and to"

@@ -108,6 +108,20 @@ pub enum DeltaError {
         /// What is wrong.
         reason: String,
     },
+    /// The rbd diff starts from a snapshot, and no image was named as that.
+    #[error("{name} starts from the snapshot {snapshot:?}, and no image was named that holds it")]
+    RbdBaseNeeded {
+        /// The difference.
+        name: String,
+        /// The snapshot; what is not UTF-8 is replaced.
+        snapshot: String,
+    },
+    /// The rbd diff starts from nothing, and an image was named as its base.
+    #[error("{name} starts from nothing: no image can be its base")]
+    RbdWithoutBase {
+        /// The difference.
+        name: String,
+    },
     /// There is nothing to merge.
     #[error("there is no delta to merge")]
     NothingToMerge,

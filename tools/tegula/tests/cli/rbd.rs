@@ -100,7 +100,7 @@ fn ranges_that_are_no_whole_blocks_change_only_what_they_name() {
     let base = world.put("base", &[1, 2, 0, 3]);
     let mut expected = std::fs::read(&base).unwrap();
     let size = 3 * BLOCK + 100;
-    let mut diff = b"rbd diff v1\ns".to_vec();
+    let mut diff = b"rbd diff v1\nf\x01\0\0\0as".to_vec();
     diff.extend(size.to_le_bytes());
     let edges = [
         (b'w', 10, 5),
@@ -141,4 +141,31 @@ fn ranges_that_are_no_whole_blocks_change_only_what_they_name() {
         2,
         &["--base"],
     );
+}
+
+#[test]
+fn a_difference_is_not_applied_to_nothing_if_it_starts_from_something() {
+    for format in ["rbd-v1", "rbd-v2"] {
+        let world = World::new();
+        let [_, b, _] = series(&world);
+        let diff = create(&world, "a", "b", format);
+        let without_base = ["delta", "apply", &diff, "made", "--format", format];
+        world.refuses(without_base, 1, &["snapshot \"a\"", "--base"]);
+        let whole = world.file("whole");
+        world.ok([
+            "delta", "create", "--full", "b", "--format", format, "-o", &whole,
+        ]);
+        let with_base = [
+            "delta", "apply", &whole, "made", "--format", format, "--base", "a",
+        ];
+        world.refuses(with_base, 1, &[&whole, "starts from nothing", "--base"]);
+        world.ok(["delta", "apply", &whole, "made", "--format", format]);
+        world.get_is("made", &b);
+        // Nothing of what was there shines through.
+        let disk = world.disk("raw", &[9, 9, 9, 9, 9, 9, 9]);
+        let mut apply = program();
+        apply.args(["delta", "apply", &whole, "--raw", &disk, "--format", format]);
+        Ran::of(&mut apply).expect_code(0);
+        assert_same(&disk, &b);
+    }
 }

@@ -20,6 +20,9 @@ const NAME_BYTES_MAX: u32 = 4096;
 /// The most bytes that unknown records of version 2 may have together.
 const UNKNOWN_BYTES_MAX: u64 = 1 << 20;
 
+/// The most ranges that are kept in mind: 128 MiB of them. What is written here has ranges of up to 4 MiB each.
+const RANGES_MAX: usize = 1 << 22;
+
 /// Bytes copied at once.
 const PIECE_BYTES: u64 = 1 << 20;
 
@@ -45,7 +48,7 @@ impl RbdVersion {
 pub(super) struct RbdWriter<'a> {
     pub(super) out: &'a mut (dyn Write + Send),
     pub(super) version: RbdVersion,
-    pub(super) bytes: u64,
+    pub(super) written: u64,
 }
 
 impl RbdWriter<'_> {
@@ -67,11 +70,15 @@ impl RbdWriter<'_> {
         self.put(&size.to_le_bytes())
     }
 
-    pub(super) fn data(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let length = bytes.len() as u64;
+    /// Begins a range of bytes: as many are to follow, by [`Self::bytes`].
+    pub(super) fn data(&mut self, offset: u64, length: u64) -> io::Result<()> {
         self.tag(b'w', 16 + length)?;
         self.put(&offset.to_le_bytes())?;
-        self.put(&length.to_le_bytes())?;
+        self.put(&length.to_le_bytes())
+    }
+
+    /// Writes bytes of the range that was begun.
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.put(bytes)
     }
 
@@ -95,7 +102,7 @@ impl RbdWriter<'_> {
     }
 
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.bytes += bytes.len() as u64;
+        self.written += bytes.len() as u64;
         self.out.write_all(bytes)
     }
 }
@@ -119,9 +126,17 @@ impl RbdExtent {
 #[derive(Debug)]
 pub(super) struct RbdFile<'a> {
     name: String,
-    pub(super) size: u64,
-    pub(super) extents: Vec<RbdExtent>,
+    records: Records,
     bytes: Box<dyn StreamBytes + 'a>,
+}
+
+/// What the records of a difference say.
+#[derive(Debug)]
+struct Records {
+    /// The snapshot that it starts from. Without one it starts from nothing, and says all of the image.
+    from: Option<String>,
+    size: u64,
+    extents: Vec<RbdExtent>,
 }
 
 impl<'a> RbdFile<'a> {
@@ -135,11 +150,10 @@ impl<'a> RbdFile<'a> {
             bytes: &*bytes,
             at: 0,
         };
-        let (size, extents) = parse(&name, &mut cursor, version)?;
+        let records = parse(&name, &mut cursor, version)?;
         Ok(Self {
             name,
-            size,
-            extents,
+            records,
             bytes,
         })
     }
@@ -157,7 +171,7 @@ impl<'a> RbdFile<'a> {
             at: 0,
             gathered: 0,
         };
-        let (size, extents) = parse(&name, &mut cursor, version)?;
+        let records = parse(&name, &mut cursor, version)?;
         let (offset, read_name) = (cursor.at, name.clone());
         let read = |source| DeltaError::Read {
             name: read_name,
@@ -167,14 +181,27 @@ impl<'a> RbdFile<'a> {
         let bytes = cursor.gather.finish().map_err(read)?;
         Ok(Self {
             name,
-            size,
-            extents,
+            records,
             bytes,
         })
     }
 
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Returns the snapshot that it starts from; `None` if it starts from nothing.
+    pub(super) fn from(&self) -> Option<&str> {
+        self.records.from.as_deref()
+    }
+
+    /// Returns the image's length.
+    pub(super) fn size(&self) -> u64 {
+        self.records.size
+    }
+
+    pub(super) fn extents(&self) -> &[RbdExtent] {
+        &self.records.extents
     }
 
     /// Returns bytes of a range, from `skip` on; none for zeros.
@@ -300,11 +327,7 @@ impl Cursor for InOrder<'_, '_> {
 }
 
 /// Reads all records. What is refused is named, with the byte at which its record begins.
-fn parse(
-    name: &str,
-    cursor: &mut dyn Cursor,
-    version: RbdVersion,
-) -> Result<(u64, Vec<RbdExtent>), DeltaError> {
+fn parse(name: &str, cursor: &mut dyn Cursor, version: RbdVersion) -> Result<Records, DeltaError> {
     let refused = |offset: u64, reason: &str| DeltaError::Rbd {
         name: name.to_owned(),
         offset,
@@ -332,7 +355,7 @@ fn parse(
             },
         ));
     }
-    let (mut size, mut extents) = (None, Vec::<RbdExtent>::new());
+    let (mut from, mut size, mut extents) = (None, None, Vec::<RbdExtent>::new());
     let (mut seen, mut unknown) = ([false; 2], 0);
     loop {
         let at = cursor.at();
@@ -345,7 +368,11 @@ fn parse(
             return match (size, cursor.ended().map_err(&failed)?) {
                 (None, _) => Err(refused("no size was given")),
                 (_, false) => Err(refused("bytes follow its end")),
-                (Some(size), true) => Ok((size, extents)),
+                (Some(size), true) => Ok(Records {
+                    from,
+                    size,
+                    extents,
+                }),
             };
         }
         let stated = match version {
@@ -356,8 +383,8 @@ fn parse(
         let data_came = !extents.is_empty();
         match tag {
             b'f' | b't' => {
-                let [from, to] = &mut seen;
-                let seen = if tag == b'f' { from } else { to };
+                let [seen_from, seen_to] = &mut seen;
+                let seen = if tag == b'f' { seen_from } else { seen_to };
                 if data_came || std::mem::replace(seen, true) {
                     return Err(refused("a snapshot's name is out of place or given twice"));
                 }
@@ -369,6 +396,9 @@ fn parse(
                 }
                 let mut text = vec![0; length as usize];
                 cursor.fill(&mut text).map_err(&failed)?;
+                if tag == b'f' {
+                    from = Some(String::from_utf8_lossy(&text).into_owned());
+                }
             }
             b's' => {
                 if data_came || size.is_some() || !is(8) {
@@ -397,11 +427,20 @@ fn parse(
                     b'w' => Some(cursor.pass(length).map_err(&failed)?),
                     _ => None,
                 };
-                extents.push(RbdExtent {
-                    offset,
-                    length,
-                    data,
-                });
+                let count = extents.len();
+                match extents.last_mut() {
+                    Some(last) if last.data.or(data).is_none() && last.end() == offset => {
+                        last.length += length;
+                    }
+                    _ if count == RANGES_MAX => {
+                        return Err(refused("it has more than 4194304 ranges"));
+                    }
+                    _ => extents.push(RbdExtent {
+                        offset,
+                        length,
+                        data,
+                    }),
+                }
             }
             _ => {
                 let length = stated.ok_or_else(|| refused("a record has an unknown tag"))?;
@@ -432,12 +471,16 @@ mod tests {
         let mut writer = RbdWriter {
             out: &mut bytes,
             version,
-            bytes: 0,
+            written: 0,
         };
         writer.begin(Some("one"), Some("two"), 10_000).unwrap();
-        writer.data(4096, b"some bytes").unwrap();
-        writer.zeros(5000, 3000).unwrap();
-        writer.data(9999, b"!").unwrap();
+        writer.data(4096, 10).unwrap();
+        writer.bytes(b"some ").unwrap();
+        writer.bytes(b"bytes").unwrap();
+        writer.zeros(5000, 1000).unwrap();
+        writer.zeros(6000, 2000).unwrap();
+        writer.data(9999, 1).unwrap();
+        writer.bytes(b"!").unwrap();
         writer.end().unwrap();
         bytes
     }
@@ -451,7 +494,7 @@ mod tests {
         match (anywhere, in_order) {
             (Ok(anywhere), Ok(in_order)) => {
                 let ranges = |file: &RbdFile<'_>| -> Vec<_> {
-                    let ranges = file.extents.iter();
+                    let ranges = file.extents().iter();
                     ranges
                         .map(|extent| (extent.offset, extent.length))
                         .collect()
@@ -475,11 +518,12 @@ mod tests {
         ] {
             let bytes = written(version);
             let file = read(&bytes, version).unwrap();
-            assert_eq!((file.size, file.extents.len()), (10_000, 3));
+            assert_eq!((file.size(), file.extents().len()), (10_000, 3));
+            assert_eq!(file.from(), Some("one"));
             let mut found = [0; 5];
-            file.read(&file.extents[0], 5, &mut found).unwrap();
+            file.read(&file.extents()[0], 5, &mut found).unwrap();
             assert_eq!(&found, b"bytes");
-            file.read(&file.extents[1], 100, &mut found).unwrap();
+            file.read(&file.extents()[1], 100, &mut found).unwrap();
             assert_eq!(found, [0; 5]);
             let error = read(&bytes, other).unwrap_err();
             assert!(error.to_string().contains("of version"), "{error}");
@@ -546,5 +590,36 @@ mod tests {
         assert!(read(&skipped, RbdVersion::V2).is_ok());
         let error = read(&with(&unknown(1 << 40)), RbdVersion::V2).unwrap_err();
         assert!(error.to_string().contains("unknown"), "{error}");
+    }
+
+    /// A difference without end, of ranges of one byte each with one between them.
+    struct Endless {
+        head: Vec<u8>,
+        next: u64,
+    }
+
+    impl Read for Endless {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            if self.head.is_empty() {
+                let range = [&b"z"[..], &self.next.to_le_bytes(), &1_u64.to_le_bytes()];
+                self.head = range.concat();
+                self.next += 2;
+            }
+            let length = buffer.len().min(self.head.len());
+            for (into, byte) in buffer.iter_mut().zip(self.head.drain(..length)) {
+                *into = byte;
+            }
+            Ok(length)
+        }
+    }
+
+    #[test]
+    fn more_ranges_than_memory_is_to_hold_are_refused() {
+        let head = [BANNER_V1, b"s", &u64::MAX.to_le_bytes()].concat();
+        let mut stream = Endless { head, next: 0 };
+        let gather = Gather::InDirectory(Scratch::new(std::path::Path::new(".")));
+        let read = RbdFile::gather("it".to_owned(), &mut stream, gather, RbdVersion::V1);
+        let error = read.unwrap_err().to_string();
+        assert!(error.contains("ranges"), "{error}");
     }
 }

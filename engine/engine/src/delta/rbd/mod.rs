@@ -1,16 +1,18 @@
 //! Differences in the form of Ceph's `rbd export-diff`: written from two images of a store, applied in a store or to a disk.
 //!
 //! Such a difference names no content: the base must be named by whoever applies it, and nobody can tell whether it is
-//! the right one. What comes out is therefore an image like any other, with the digest that it has.
+//! the right one. What comes out is therefore an image like any other, with the digest that it has. All that a difference
+//! tells is whether it starts from a snapshot at all: one that does is not applied to nothing, and what one that does not
+//! leaves out reads as zeros.
 
 mod format;
 
 pub use format::RbdVersion;
 
-use super::DeltaSource;
 use super::create::DeltaDestination;
 use super::show::open;
 use super::stream::ids_in;
+use super::{DeltaError, DeltaSource};
 use crate::get::plan_reads;
 use crate::put::{is_zero, refuse_taken};
 use crate::{EngineError, OpenImage, Task, Workers};
@@ -25,10 +27,13 @@ use tegula_store::{Encoded, IdTable, Ingest, NewImage, Session, Spool};
 const PIECE_BLOCKS: usize = 32;
 const WINDOW_PIECES: usize = 8;
 
+/// The longest range of bytes that is written: that of the objects an RBD image is made of.
+const RANGE_BYTES_MAX: u64 = 4 << 20;
+
 /// What a difference is to say of the snapshots it is of.
 #[derive(Debug, Clone, Copy)]
 pub struct RbdNames<'a> {
-    /// The snapshot to start from; without a base there is none.
+    /// The snapshot to start from: by the base's name if it has none of its own, and none without a base.
     pub from: Option<&'a str>,
     /// The snapshot to make.
     pub to: Option<&'a str>,
@@ -54,13 +59,16 @@ pub(crate) fn create(
         let mut writer = RbdWriter {
             out,
             version,
-            bytes: 0,
+            written: 0,
         };
-        writer.begin(names.from, names.to, size).map_err(failed)?;
+        let from = base.map(|base| names.from.unwrap_or(base.record().name.as_str()));
+        writer.begin(from, names.to, size).map_err(failed)?;
         let range = |first: u64, end: u64| {
             let offset = first << block_size.log2();
             (offset, (end << block_size.log2()).min(size) - offset)
         };
+        let range_blocks = (RANGE_BYTES_MAX >> block_size.log2()).max(1);
+        let (mut runs, mut range_end) = (tables.data.runs().peekable(), 0);
         let mut zeros = tables.zero.runs().peekable();
         let mut blocks = tables.data.iter().zip(ids_in(tables.ids.as_slice()));
         let writer = &mut writer;
@@ -97,10 +105,17 @@ pub(crate) fn create(
                             let (offset, length) = range(run.start, run.end);
                             writer.zeros(offset, length).map_err(failed)?;
                         }
-                        let (offset, length) = range(first, first + 1);
+                        if first >= range_end {
+                            while runs.next_if(|run| run.end <= first).is_some() {}
+                            let run_end = runs.peek().map_or(first + 1, |run| run.end);
+                            range_end = run_end.min(first + range_blocks);
+                            let (offset, length) = range(first, range_end);
+                            writer.data(offset, length).map_err(failed)?;
+                        }
+                        let (_, length) = range(first, first + 1);
                         let length = usize::try_from(length).unwrap_or(usize::MAX);
                         let bytes = bytes.get(..length).unwrap_or_default();
-                        writer.data(offset, bytes).map_err(failed)?;
+                        writer.bytes(bytes).map_err(failed)?;
                     }
                 }
                 Ok::<_, EngineError>(())
@@ -111,7 +126,7 @@ pub(crate) fn create(
             writer.zeros(offset, length).map_err(failed)?;
         }
         writer.end().map_err(failed)?;
-        Ok(writer.bytes)
+        Ok(writer.written)
     })
 }
 
@@ -140,7 +155,7 @@ pub struct RbdRequest<'a> {
     pub source: DeltaSource<'a>,
     /// Its version.
     pub version: RbdVersion,
-    /// The image it is a difference from. That it is the right one cannot be checked.
+    /// The image it is a difference from, if from any. That it is the right one cannot be checked.
     pub base: Option<ImageName>,
     /// The new image's name.
     pub name: ImageName,
@@ -166,10 +181,19 @@ pub(crate) fn apply(
     let gather = Gather::InStore(Spool::new(session));
     let file = read(request.source, request.version, gather)?;
     let block_size = session.block_size();
-    if file.size > block_size.image_bytes_max() {
+    let name = file.name().to_owned();
+    match (file.from(), &base) {
+        (Some(_), Some(_)) | (None, None) => {}
+        (Some(from), None) => {
+            let snapshot = from.to_owned();
+            return Err(DeltaError::RbdBaseNeeded { name, snapshot }.into());
+        }
+        (None, Some(_)) => return Err(DeltaError::RbdWithoutBase { name }.into()),
+    }
+    if file.size() > block_size.image_bytes_max() {
         return Err(EngineError::TooLarge {
-            name: file.name().to_owned(),
-            found: file.size,
+            name,
+            found: file.size(),
             limit: block_size.image_bytes_max(),
             block_size,
         });
@@ -189,7 +213,7 @@ pub(crate) fn apply(
             task.check()?;
             let window: Vec<_> = blocks.by_ref().take(PIECE_BLOCKS * WINDOW_PIECES).collect();
             if let Some(last) = window.last() {
-                (task.progress)(last.byte_offset(block_size), Some(file.size));
+                (task.progress)(last.byte_offset(block_size), Some(file.size()));
             }
             Ok((!window.is_empty()).then_some(window))
         },
@@ -220,7 +244,7 @@ pub(crate) fn apply(
     let image = NewImage {
         name: request.name,
         replace: request.replace,
-        virtual_size: file.size,
+        virtual_size: file.size(),
         parent,
         base: base.as_ref().map(OpenImage::stack),
         data,
@@ -255,14 +279,17 @@ impl Overlay<'_> {
     fn touched(&self) -> BlockSet {
         let block_size = self.session.block_size();
         let mut touched = BlockSet::new();
-        for extent in &self.file.extents {
+        for extent in self.file.extents() {
             let (first, end) = (extent.offset, extent.end());
             touched.insert_range(first >> block_size.log2()..block_size.blocks_in(end));
         }
         let base_size = self.base.map_or(0, |base| base.record().virtual_size);
-        let cut = !self.file.size.is_multiple_of(u64::from(block_size.bytes()));
-        if cut && self.file.size < base_size {
-            touched.insert(block_size.block_at(self.file.size));
+        let cut = !self
+            .file
+            .size()
+            .is_multiple_of(u64::from(block_size.bytes()));
+        if cut && self.file.size() < base_size {
+            touched.insert(block_size.block_at(self.file.size()));
         }
         touched
     }
@@ -300,18 +327,16 @@ impl Overlay<'_> {
             Some(id) => self.session.read_chunk(&id)?,
             None => Buffer::zeroed(block_size.as_usize()),
         };
-        let first = self
-            .file
-            .extents
-            .partition_point(|extent| extent.end() <= start);
-        let extents = self.file.extents.iter().skip(first);
+        let extents = self.file.extents();
+        let first = extents.partition_point(|extent| extent.end() <= start);
+        let extents = extents.iter().skip(first);
         for extent in extents.take_while(|extent| extent.offset < end) {
             let (from, to) = (extent.offset.max(start), extent.end().min(end));
             let into = bytes.get_mut(within(from - start)..within(to - start));
             let into = into.expect("because the range was cut to the block");
             self.file.read(extent, from - extent.offset, into)?;
         }
-        let kept = within(self.file.size.clamp(start, end) - start);
+        let kept = within(self.file.size().clamp(start, end) - start);
         bytes.iter_mut().skip(kept).for_each(|byte| *byte = 0);
         Ok(bytes)
     }
@@ -322,7 +347,8 @@ fn within(offset: u64) -> usize {
 }
 
 /// Applies a difference to a disk. All of it is read and checked first; run again after an interruption it does the same
-/// once more, to the same end. Whether the disk is its base cannot be checked.
+/// once more, to the same end. Whether the disk is its base cannot be checked; where the difference starts from nothing,
+/// what it leaves out becomes zeros.
 ///
 /// # Errors
 /// [`EngineError::Delta`] if the difference is damaged: nothing is written then.
@@ -345,8 +371,8 @@ pub fn apply_rbd_to_disk(
     };
     let found = disk.bytes().map_err(failed)?;
     match disk.is_block_device() {
-        true if found < file.size => {
-            let (path, needed) = (path.to_owned(), file.size);
+        true if found < file.size() => {
+            let (path, needed) = (path.to_owned(), file.size());
             return Err(EngineError::DestinationTooSmall {
                 path,
                 found,
@@ -354,12 +380,16 @@ pub fn apply_rbd_to_disk(
             });
         }
         true => {}
-        false => disk.set_len(file.size).map_err(failed)?,
+        false => disk.set_len(file.size()).map_err(failed)?,
     }
-    let mut written = 0;
+    let (mut written, mut end) = (0, 0);
     let mut buffer = Buffer::stale(1 << 20);
-    for extent in &file.extents {
+    for extent in file.extents() {
         let RbdExtent { offset, length, .. } = *extent;
+        if file.from().is_none() {
+            disk.zero_range(end, offset - end).map_err(failed)?;
+        }
+        end = extent.end();
         if extent.data.is_none() {
             task.check()?;
             disk.zero_range(offset, length).map_err(failed)?;
@@ -368,7 +398,7 @@ pub fn apply_rbd_to_disk(
         let mut done = 0;
         while done < length {
             task.check()?;
-            (task.progress)(offset + done, Some(file.size));
+            (task.progress)(offset + done, Some(file.size()));
             let step = within((length - done).min(buffer.len() as u64));
             let piece = buffer
                 .get_mut(..step)
@@ -378,6 +408,9 @@ pub fn apply_rbd_to_disk(
             done += step as u64;
         }
         written += length;
+    }
+    if file.from().is_none() {
+        disk.zero_range(end, file.size() - end).map_err(failed)?;
     }
     disk.sync().map_err(failed)?;
     Ok(written)

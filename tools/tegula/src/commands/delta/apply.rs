@@ -68,7 +68,7 @@ pub(crate) struct Apply {
     #[arg(long, value_name = "FORM", default_value = "delta")]
     format: Format,
 
-    /// The image that an rbd diff starts from: it does not say, so nobody can check
+    /// The image that an rbd diff starts from: it names a snapshot, not content, so nobody can check
     #[arg(long, value_name = "IMAGE", value_parser = ImageName::parse)]
     base: Option<ImageName>,
 }
