@@ -109,6 +109,11 @@ impl ImageRecord {
         envelope::encode(KIND, &body)
     }
 
+    /// Tells whether bytes begin as a record does, however damaged what follows may be.
+    pub fn may_begin_with(bytes: &[u8]) -> bool {
+        bytes.starts_with(&KIND.magic)
+    }
+
     /// Reads a record's file.
     ///
     /// # Errors

@@ -101,7 +101,14 @@ impl Store {
                 self.move_aside(path, report)?;
             }
         }
-        let Some(name) = name else { return Ok(()) };
+        let Some(name) = name else {
+            // No image can have this file, and what does not even begin as a record never was one: it only stands in the
+            // way of collection, which must know of every record what it needs.
+            if bytes.is_some_and(|bytes| !misplaced && !ImageRecord::may_begin_with(bytes)) {
+                self.move_aside(path, report)?;
+            }
+            return Ok(());
+        };
         if let Some(bytes) = bytes
             && !misplaced
             && self.restore_from_layer(&name, bytes, report)?

@@ -62,6 +62,45 @@ fn what_is_no_file_in_the_place_of_a_record_is_damage_and_has_a_way_out() {
 }
 
 #[test]
+fn a_file_among_the_records_that_no_image_can_have_stops_collection_until_it_is_repaired_or_moved()
+{
+    let world = World::new();
+    let kept = world.put("kept", &[1, 2]);
+    world.put("gone", &[3, 4, 5]);
+    let images = world.store().join("images");
+    let record = fs::read(images.join("kept.image")).unwrap();
+    let mut damaged = record.clone();
+    damaged[40] ^= 1;
+    let name = " no name.image";
+    for (bytes, goes) in [
+        (&b"notes"[..], true),
+        (&record[..], true),
+        (&damaged[..], false),
+    ] {
+        fs::write(images.join(name), bytes).unwrap();
+        // What it needs, were it a record, is not known: nothing is collected.
+        world.refuses(["gc"], 3, &[name]).hints("tegula repair");
+        let found = world.run(["verify", "--json"]).expect_code(3).json();
+        assert_eq!(found["findings"][0]["path"], format!("images/{name}"));
+        world.run(["repair"]).expect_code(if goes { 0 } else { 3 });
+        assert_eq!(images.join(name).exists(), !goes);
+        let aside = fs::read(world.store().join("quarantine").join(name));
+        if goes {
+            assert_eq!(aside.unwrap(), bytes);
+            fs::remove_file(world.store().join("quarantine").join(name)).unwrap();
+            world.ok(["gc"]);
+        }
+        world.get_is("kept", &kept);
+    }
+    // What may have been a record is for whoever knows it to take away.
+    world.refuses(["gc"], 3, &[name]);
+    fs::remove_file(images.join(name)).unwrap();
+    world.ok(["rm", "gone"]);
+    assert!(world.json(["gc", "--min-live", "1"])["freed_bytes"].as_u64() > Some(0));
+    world.ok(["verify", "--full"]);
+}
+
+#[test]
 fn a_damaged_record_is_kept_when_its_image_is_removed() {
     let world = World::new();
     world.put("hit", &[1]);
