@@ -19,7 +19,7 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 use tegula_engine::{
     BackendPreference, BlockSize, CollectOptions, Depth, Engine, ImageName, InitOptions,
-    PutRequest, Source, Task,
+    OptimizeOptions, PutRequest, Source, Task,
 };
 
 fn workspace() -> PathBuf {
@@ -132,6 +132,11 @@ impl Stored {
     fn put(&mut self, image: &str, parent: Option<&str>, kinds: &[u8], less: usize) {
         let mut bytes = self.bytes(kinds);
         bytes.truncate(bytes.len() - less);
+        self.put_bytes(image, parent, bytes);
+    }
+
+    /// Puts an image; returns how many chunks were stored over others.
+    fn put_bytes(&mut self, image: &str, parent: Option<&str>, bytes: Vec<u8>) -> u64 {
         let mut stream = bytes.as_slice();
         let request = PutRequest {
             name: name(image),
@@ -139,8 +144,9 @@ impl Stored {
             parent: parent.map(name),
             replace: self.images.contains_key(image),
         };
-        self.engine.put(request, Task::unattended()).unwrap();
+        let report = self.engine.put(request, Task::unattended()).unwrap();
         self.images.insert(image.to_owned(), bytes);
+        report.framed_chunks
     }
 
     fn remove(&mut self, image: &str) {
@@ -405,6 +411,40 @@ fn both_read_large_maps_the_same() {
     holed[5002] = 0;
     store.put("holed", Some("comb"), &holed, 0);
     store.agree("with large maps");
+}
+
+#[test]
+fn both_read_chunks_that_stand_on_others_wherever_these_go() {
+    let mut store = Stored::new(64 << 10);
+    let mut bytes = store.bytes(&[1, 2, 3, 4, 100, 5]);
+    store.put_bytes("v0", None, bytes.clone());
+    // Every version differs by a few bytes in each block: frames over frames.
+    for version in 1..=5u8 {
+        let at = usize::from(version) * 1000;
+        for block in bytes.chunks_mut(store.block_size) {
+            block[at..at + 5].fill(version);
+        }
+        let parent = format!("v{}", version - 1);
+        let framed = store.put_bytes(&format!("v{version}"), Some(&parent), bytes.clone());
+        assert!(
+            framed > 0,
+            "no chunk of version {version} stands on another"
+        );
+    }
+    store.agree("after the puts");
+    for gone in ["v0", "v3"] {
+        store.remove(gone);
+    }
+    store.collect();
+    store.agree("after a collection that keeps what others stand on");
+    let options = OptimizeOptions::default();
+    let optimized = store.engine.optimize(&options, Task::unattended());
+    let optimized = optimized.unwrap();
+    assert!(optimized.framed_chunks > 0, "{optimized:?}");
+    store.agree("after everything was compressed again");
+    store.remove("v1");
+    store.collect();
+    store.agree("after the last collection");
 }
 
 #[test]
