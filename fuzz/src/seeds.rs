@@ -370,7 +370,33 @@ pub fn abandoned_segment() -> Vec<Vec<u8>> {
     holed[130..140].fill(0);
     let twice = [head.clone(), record(13), record(13)].concat();
     let foreign = [segment_header()[0].clone(), record(13)].concat();
-    vec![whole, torn, holed, twice, foreign, head, Vec::new()]
+    // Frames: over a chunk that the store has, over one that stands before them, over one that is nowhere.
+    let framed = |kind, base| {
+        let (block, base) = (world::block(kind), world::block(base));
+        let bases = [(ChunkId::of(&base), &base[..])];
+        let framed = compress_with_bases(ChunkId::of(&block), &block, &bases, 1, u32::MAX);
+        framed.unwrap().record.to_vec()
+    };
+    let on_stored = [head.clone(), framed(13, 10), framed(14, 12)].concat();
+    let on_each_other = [head.clone(), record(13), framed(14, 13), framed(15, 14)].concat();
+    let on_later = [head.clone(), framed(14, 13), record(13)].concat();
+    let on_nothing = [head.clone(), framed(14, 15)].concat();
+    let mut cut = on_each_other.clone();
+    cut.truncate(cut.len() - 3);
+    vec![
+        whole,
+        torn,
+        holed,
+        twice,
+        foreign,
+        head,
+        Vec::new(),
+        on_stored,
+        on_each_other,
+        on_later,
+        on_nothing,
+        cut,
+    ]
 }
 
 /// Deltas between the images of the sound store, all of an image, one for an absent base, and some that are cut.
