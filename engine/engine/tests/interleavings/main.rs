@@ -3,7 +3,8 @@
 //! The code that runs is the engine's own, from `Engine` to the simulated disk; only the locks between threads are
 //! shuttle's (feature `shuttle`), so that its scheduler decides after each storage call who goes on. Each history is run
 //! through many interleavings, some drawn step by step, some by priorities that change at few points (PCT), which reaches the
-//! rare ones: where somebody stops in the middle and all others run to their end.
+//! rare ones: where somebody stops in the middle and all others run to their end. Some histories say where their processes
+//! meet, and leave only the rest to the schedule.
 //!
 //! After every interleaving: each image whose put was acknowledged reads back exactly, a full verification finds nothing,
 //! and a collection leaves no chunk and no file that is not needed.
@@ -18,6 +19,7 @@
     reason = "a test ends at the first surprise"
 )]
 
+mod meeting;
 mod mixed;
 mod mortal;
 mod races;

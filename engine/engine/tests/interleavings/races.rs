@@ -1,5 +1,6 @@
 //! The races that would lose data if anything were wrong, each as a history of few processes.
 
+use crate::meeting::{Call, Reached, Stop};
 use crate::mortal::Fate;
 use crate::schedules::{explore, replays};
 use crate::world::{Process, Result, World, bytes, is_absent, is_changed, is_taken, model};
@@ -58,6 +59,29 @@ fn a_child_needs_nothing_that_goes_with_its_parent() {
                 world.holds(&model([]));
             }
         }
+    });
+}
+
+#[test]
+fn the_run_that_a_put_has_just_published_may_be_merged_by_another() {
+    explore("put × put × put among many runs", COUNT, || {
+        let mut expected = model([]);
+        let world = World::new(|first| {
+            for number in 0..8u16 {
+                let (image, blocks) = (format!("old-{number}"), [number + 1]);
+                first.put(&image, &blocks).unwrap();
+                expected.insert(image, blocks.to_vec());
+            }
+        });
+        let puts: Vec<_> = (0..3u16)
+            .map(|number| {
+                let (image, blocks) = (format!("new-{number}"), vec![number + 20, number + 30]);
+                expected.insert(image.clone(), blocks.clone());
+                world.begin(move |p| p.put(&image, &blocks))
+            })
+            .collect();
+        puts.into_iter().for_each(|put| put.end().unwrap());
+        world.holds(&expected);
     });
 }
 
@@ -477,6 +501,54 @@ fn what_a_session_finds_stays_while_it_lasts() {
         }
         collected.end().unwrap();
         world.holds(&model([("keep", &[3, 4])]));
+    });
+}
+
+#[test]
+fn whoever_enters_an_epoch_that_has_just_ended_finds_nothing_of_what_goes_with_it() {
+    explore("put that enters × collect that removes", COUNT, || {
+        let world = World::new(|first| {
+            first.put("old", &[1, 2, 3]).unwrap();
+            first.put("keep", &[3, 4]).unwrap();
+            first.rm("old").unwrap();
+        });
+        // The put has read in which epoch it begins, and enters it when collection has seen that nobody is left there.
+        // Collection goes on to remove when the put has looked up what it needs not store.
+        let (entering, removing, storing) =
+            (Reached::default(), Reached::default(), Reached::default());
+        let put = [
+            Stop {
+                call: Call::Lock,
+                path: "locks/epoch-",
+                tells: entering.clone(),
+                waits_for: Some(removing.clone()),
+            },
+            Stop {
+                call: Call::Create,
+                path: "segments/",
+                tells: storing.clone(),
+                waits_for: None,
+            },
+        ];
+        let collect = [
+            Stop {
+                call: Call::Lock,
+                path: "locks/gc",
+                tells: Reached::default(),
+                waits_for: Some(entering),
+            },
+            Stop {
+                call: Call::Remove,
+                path: "segments/",
+                tells: removing,
+                waits_for: Some(storing),
+            },
+        ];
+        let put = world.begin_stopping(put.into(), |p| p.put("new", &[1, 2, 9]));
+        let collected = world.begin_stopping(collect.into(), Process::gc);
+        put.end().unwrap();
+        collected.end().unwrap();
+        world.holds(&model([("keep", &[3, 4]), ("new", &[1, 2, 9])]));
     });
 }
 

@@ -1,5 +1,6 @@
 //! A store on a simulated disk, the processes that work on it, and what must hold when they are done.
 
+use crate::meeting::{Meeting, Stop};
 use crate::mortal::{Fate, Mortal};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -85,10 +86,15 @@ impl World {
     }
 
     fn environment(&self, fate: Fate) -> Environment {
+        let disk = Arc::new(self.disk.clone());
+        self.environment_on(Arc::new(Mortal::new(disk, fate, CALLS)))
+    }
+
+    fn environment_on(&self, storage: Arc<dyn Storage>) -> Environment {
         // Nobody draws the ids that another has drawn.
         let seed = self.processes.fetch_add(1, Ordering::Relaxed);
         Environment {
-            storage: Arc::new(Mortal::new(Arc::new(self.disk.clone()), fate, CALLS)),
+            storage,
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             random: Arc::new(SeededRandom::new(seed)),
         }
@@ -117,6 +123,20 @@ impl World {
         let world = self.clone();
         Running(shuttle::thread::spawn(move || {
             world.process(fate).and_then(|process| act(&process))
+        }))
+    }
+
+    /// Begins a process that does this and waits for others where its stops say so.
+    pub(crate) fn begin_stopping<T: Send + 'static>(
+        &self,
+        stops: Vec<Stop>,
+        act: impl FnOnce(&Process) -> Result<T> + Send + 'static,
+    ) -> Running<T> {
+        let world = self.clone();
+        Running(shuttle::thread::spawn(move || {
+            let storage = Meeting::new(Arc::new(world.disk.clone()), stops);
+            let store = Store::open(world.environment_on(Arc::new(storage)))?;
+            act(&Process(Engine::new(store, Workers::Inline)))
         }))
     }
 
