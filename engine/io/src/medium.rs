@@ -9,7 +9,7 @@ use std::io;
 pub fn is_bad_medium(error: &io::Error) -> bool {
     match error.raw_os_error().map(Errno::from_raw_os_error) {
         // A bad sector; a bad block of the file system; what drivers say of media and checksums; a link, device or
-        // directory where a file should be.
+        // directory where a file should be, or no directory where one should be.
         Some(errno) => matches!(
             errno,
             Errno::IO
@@ -20,12 +20,14 @@ pub fn is_bad_medium(error: &io::Error) -> bool {
                 | Errno::REMOTEIO
                 | Errno::LOOP
                 | Errno::ISDIR
+                | Errno::NOTDIR
                 | Errno::NXIO
         ),
         None => matches!(
             error.kind(),
             io::ErrorKind::UnexpectedEof
                 | io::ErrorKind::IsADirectory
+                | io::ErrorKind::NotADirectory
                 | io::ErrorKind::InvalidInput
                 | io::ErrorKind::FileTooLarge
         ),

@@ -165,7 +165,13 @@ impl StoreError {
 
     /// Tells whether something is damaged, be it by the disk's own account: whole but of a newer format is not.
     pub fn is_damage(&self) -> bool {
-        self.is_corruption() || self.is_bad_medium()
+        self.is_corruption() || self.is_bad_medium() || self.is_unlistable()
+    }
+
+    /// Tells whether the medium does not give a directory's entries, or what has its name is no directory. Not unreadable as
+    /// one file is: what stands there is not known, so nobody goes on without it.
+    pub fn is_unlistable(&self) -> bool {
+        matches!(self, Self::Io { action: "list", source, .. } if tegula_io::is_bad_medium(source))
     }
 
     /// Tells whether the medium does not give a file's bytes back, or what has the file's name is no file. What the

@@ -261,6 +261,9 @@ const DAMAGE_HINT: &str = "`tegula verify --full` tells how far the damage goes;
 
 fn store_hint(error: &StoreError) -> Option<&'static str> {
     Some(match error {
+        StoreError::Io { .. } if error.is_unlistable() => {
+            "check the store's disk; what was in segments, layers and images can only be brought back from a copy of the store, any other directory can be moved away, and `tegula repair` makes again what is needed of it"
+        }
         StoreError::Io { .. } if error.is_damage() => DAMAGE_HINT,
         StoreError::Io { source, .. } => match source.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {

@@ -145,6 +145,30 @@ fn what_is_no_file_in_the_place_of_a_segment_or_layer_is_damage() {
 }
 
 #[test]
+fn what_is_no_directory_in_the_place_of_one_is_damage_by_name() {
+    for directory in ["segments", "layers", "images", "index"] {
+        let world = World::new();
+        world.put("kept", &[1, 2]);
+        let place = world.store().join(directory);
+        fs::rename(&place, world.path("aside")).unwrap();
+        fs::write(&place, b"").unwrap();
+        for command in [&["verify"][..], &["gc"], &["stats"]] {
+            world
+                .refuses(command, 3, &[directory])
+                .hints("tegula repair");
+        }
+        fs::remove_file(&place).unwrap();
+        // The index is made again; nothing was done to anything else.
+        match directory {
+            "index" => _ = world.ok(["repair"]),
+            _ => fs::rename(world.path("aside"), &place).unwrap(),
+        }
+        world.ok(["verify", "--full"]);
+        world.get_is("kept", &world.file("kept.disk"));
+    }
+}
+
+#[test]
 fn the_files_of_somebody_else_are_named_and_left_alone() {
     let world = World::new();
     let disk = world.put("one", &[1]);
