@@ -173,7 +173,8 @@ pub fn journal(bytes: &[u8], delta: &[u8], disk: (u64, u64)) -> Vec<u8> {
         let hash = *blake3::hash(before).as_bytes();
         put(&mut bytes, seal + 8, &hash);
     }
-    let mut guarded = vec![seal..seal.saturating_add(SEAL - 4)];
+    let mut guarded = Vec::new();
+    guarded.push(seal..seal.saturating_add(SEAL - 4));
     let marks = seal.saturating_add(SEAL);
     guarded.extend((marks..bytes.len()).step_by(16).map(|mark| mark..mark + 12));
     for range in guarded {
