@@ -416,6 +416,13 @@ fn a_doubtful_hint_is_not_used_and_says_why() {
         (r#"[{"start": 0, "length": 512, "depth": "0"}]"#.to_owned(), "depth"),
         (r#"[{"start": 0, "length": 32768, "depth": 1}]"#.to_owned(), "every byte"),
         (r#"[{"start": 0, "length": 4096, "dirty": false}, {"start": 8192, "length": 57344, "dirty": true}]"#.to_owned(), "every byte"),
+        (r#"[{"offset": 20480, "length": 4096, "length": 0}]"#.to_owned(), "\"length\" twice"),
+        (r#"[{"offset": 20480, "offset": 0, "length": 512}]"#.to_owned(), "\"offset\" twice"),
+        (r#"[{"start": 20480, "offset": 7, "start": 0, "length": 512}]"#.to_owned(), "\"start\" twice"),
+        (r#"[{"offset": 0, "length": 65536, "dirty": true, "dirty": false}]"#.to_owned(), "\"dirty\" twice"),
+        (object(r#""extents": [{"offset": 0, "length": 512}]"#), "\"extents\" twice"),
+        (object(r#""size": 1, "size": 65536"#), "\"size\" twice"),
+        (object(&format!(r#""base_digest": "{other}", "base_digest": "{digest}""#)), "\"base_digest\" twice"),
         (object(r#""size": 4096"#), "4096"),
         (object(r#""size": "big""#), "size"),
         (object(r#""base_size": 4096"#), "4096"),
@@ -470,6 +477,7 @@ fn what_is_no_hint_at_all_is_an_error() {
         "<superblock><diff/></superblock>",
         "<metadata/>",
         "<!DOCTYPE x><superblock data_block_size=\"8\"><diff/></superblock>",
+        "<superblock data_block_size=\"8\"><diff><different begin=\"0\" length=\"1\" begin=\"5\"/></diff></superblock>",
     ];
     for text in texts {
         let read = read(65_536, HintFormat::Auto, text.as_bytes());
@@ -477,11 +485,19 @@ fn what_is_no_hint_at_all_is_an_error() {
     }
     let deep = "[".repeat(100_000);
     assert!(read(65_536, HintFormat::Auto, deep.as_bytes()).is_err());
-    let long = format!("<superblock data_block_size=\"{}\">", "8".repeat(100_000));
-    assert!(matches!(
-        read(65_536, HintFormat::Auto, long.as_bytes()),
-        Err(HintError::Read(_))
-    ));
+    // What would have to be held in memory whole has a limit.
+    let long = "8".repeat(100_000);
+    let texts = [
+        format!("<superblock data_block_size=\"{long}\">"),
+        format!("[{{\"offset\": 0, \"length\": 512, \"x\": \"{long}\"}}]"),
+        format!("[{{\"{}\": 0}}]", "\\\"\\\\".repeat(50_000)),
+    ];
+    for text in texts {
+        let read = read(65_536, HintFormat::Auto, text.as_bytes());
+        assert!(matches!(read, Err(HintError::Read(_))), "{read:?}");
+    }
+    let escaped = r#"[{"offset": 0, "length": 512, "x\\": "a\"b\\\\", "y": ["\"", ""]}]"#;
+    assert!(read(65_536, HintFormat::Auto, escaped.as_bytes()).is_ok());
 }
 
 #[test]

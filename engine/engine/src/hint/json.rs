@@ -4,11 +4,14 @@ use super::read::{HINT_ENTRIES_MAX, HintError, HintFormat};
 use super::{ChangeHint, SECTOR_BYTES};
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::fmt;
-use std::io::BufRead;
+use std::io::{self, BufRead, Read};
 use tegula_format::ImageDigest;
 
 /// The longest text that is looked at: names of kinds, digests.
 const TEXT_BYTES_MAX: usize = 128;
+
+/// The longest text that is read: the parser gathers a whole one in memory.
+const TEXT_BYTES_READ_MAX: usize = 64 << 10;
 
 pub(super) fn read(
     hint: &mut ChangeHint,
@@ -23,7 +26,11 @@ pub(super) fn read(
         complete: false,
         found: false,
     };
-    let mut json = serde_json::Deserializer::from_reader(input);
+    let mut json = serde_json::Deserializer::from_reader(Terse {
+        input,
+        text: None,
+        escaped: false,
+    });
     let read = (&mut document)
         .deserialize(&mut json)
         .and_then(|()| json.end());
@@ -32,6 +39,7 @@ pub(super) fn read(
     }
     read.map_err(|error| match error.classify() {
         serde_json::error::Category::Data => HintError::NoExtents,
+        serde_json::error::Category::Io => HintError::Read(error.into()),
         _ => HintError::Json(error),
     })?;
     if !document.found {
@@ -55,12 +63,15 @@ enum Value {
 #[derive(Debug, Default)]
 struct Entry {
     start: Option<Value>,
+    offset: Option<Value>,
     length: Option<Value>,
     kind: Option<Value>,
     description: Option<Value>,
     depth: Option<Value>,
     exists: Option<Value>,
     dirty: Option<Value>,
+    /// A key that it has twice: which of the two counts is nobody's to say.
+    twice: Option<&'static str>,
 }
 
 /// What an entry says of its range.
@@ -85,8 +96,12 @@ impl Document<'_> {
     fn take(&mut self, entry: &Entry) {
         self.entries += 1;
         let at = self.entries;
-        let (Some(Value::Number(start)), Some(Value::Number(length))) =
-            (&entry.start, &entry.length)
+        if let Some(key) = entry.twice {
+            return self.hint.doubt(format!("entry {at} has {key:?} twice"));
+        }
+        // The offset of an entry of a map is where its bytes stand in a file.
+        let start = entry.start.as_ref().or(entry.offset.as_ref());
+        let (Some(Value::Number(start)), Some(Value::Number(length))) = (start, &entry.length)
         else {
             return self.hint.doubt(format!(
                 "entry {at} has no offset and length that are whole numbers"
@@ -200,11 +215,19 @@ impl<'de> Visitor<'de> for &mut Document<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
+        let mut seen = Vec::new();
         while let Some(key) = object.next_key_seed(ValueSeed)? {
             let Value::Text(key) = key else {
                 object.next_value::<IgnoredAny>()?;
                 continue;
             };
+            let known = ["extents", "base_digest", "size", "base_size"];
+            if let Some(known) = known.into_iter().find(|known| *known == key) {
+                if seen.contains(&known) {
+                    self.hint.doubt(format!("it has {known:?} twice"));
+                }
+                seen.push(known);
+            }
             match key.as_str() {
                 "extents" => object.next_value_seed(List(&mut *self))?,
                 "base_digest" => {
@@ -263,19 +286,20 @@ impl<'de> Visitor<'de> for EntrySeed {
         while let Some(key) = object.next_key_seed(ValueSeed)? {
             let value = object.next_value_seed(ValueSeed)?;
             let Value::Text(key) = key else { continue };
-            let field = match key.as_str() {
-                // The offset of an entry of a map is where its bytes stand in a file.
-                "start" => &mut entry.start,
-                "offset" if entry.start.is_none() => &mut entry.start,
-                "length" => &mut entry.length,
-                "type" => &mut entry.kind,
-                "description" => &mut entry.description,
-                "depth" => &mut entry.depth,
-                "exists" => &mut entry.exists,
-                "dirty" => &mut entry.dirty,
+            let (key, field) = match key.as_str() {
+                "start" => ("start", &mut entry.start),
+                "offset" => ("offset", &mut entry.offset),
+                "length" => ("length", &mut entry.length),
+                "type" => ("type", &mut entry.kind),
+                "description" => ("description", &mut entry.description),
+                "depth" => ("depth", &mut entry.depth),
+                "exists" => ("exists", &mut entry.exists),
+                "dirty" => ("dirty", &mut entry.dirty),
                 _ => continue,
             };
-            *field = Some(value);
+            if field.replace(value).is_some() {
+                entry.twice = Some(key);
+            }
         }
         Ok(entry)
     }
@@ -362,5 +386,39 @@ impl<'de> Visitor<'de> for ValueSeed {
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Value, A::Error> {
         while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(Value::Other)
+    }
+}
+
+/// Input that ends with an error where a text gets too long.
+struct Terse<'a> {
+    input: &'a mut dyn BufRead,
+    /// Bytes of the text that is being read, if one is.
+    text: Option<usize>,
+    /// Whether the last byte of it takes the next one's meaning.
+    escaped: bool,
+}
+
+impl Terse<'_> {
+    fn pass(&mut self, byte: u8) {
+        self.text = match (self.text, byte, self.escaped) {
+            (None, b'"', _) => Some(0),
+            (None, ..) => None,
+            (Some(_), b'"', false) => None,
+            (Some(length), ..) => Some(length + 1),
+        };
+        self.escaped = self.text.is_some() && byte == b'\\' && !self.escaped;
+    }
+}
+
+impl Read for Terse<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.input.read(buffer)?;
+        for byte in buffer.iter().take(length) {
+            self.pass(*byte);
+            if self.text > Some(TEXT_BYTES_READ_MAX) {
+                return Err(io::Error::other("a text of it is too long"));
+            }
+        }
+        Ok(length)
     }
 }

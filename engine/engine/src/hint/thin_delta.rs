@@ -200,16 +200,18 @@ impl Walk {
 }
 
 /// Returns an attribute that is a whole number; nothing if it is missing or something else.
+///
+/// Of the attributes looked at none may be there twice: then the document is no XML.
 fn attribute(tag: &BytesStart<'_>, name: &str) -> Result<Option<u64>, String> {
-    // Without the check for duplicates, which costs the square of their number.
-    let mut attributes = tag.attributes();
+    // Without the reader's check for duplicates, which costs the square of their number.
+    let (mut attributes, mut found) = (tag.attributes(), None);
     for attribute in attributes.with_checks(false).take(ATTRIBUTES_MAX) {
         let attribute = attribute.map_err(|error| error.to_string())?;
-        if attribute.key.as_ref() == name {
-            return Ok(attribute.value.parse().ok());
+        if attribute.key.as_ref() == name && found.replace(attribute.value.parse().ok()).is_some() {
+            return Err(format!("it has {name} twice in one tag"));
         }
     }
-    Ok(None)
+    Ok(found.flatten())
 }
 
 /// Input that ends with an error where a tag gets too long: the reader gathers a whole one in memory.
