@@ -603,11 +603,15 @@ def envelope_vectors(v):
     bad("body-cut", "one byte of the body is missing", good[:-1], "Truncated")
     bad("extended", "a byte follows the structure", good + b"\0", "Body")
     bad("magic", "another structure's magic", patched(good, 0, b"TGIMAGE\n"), "BadMagic")
-    bad("version-0", "version 0", store_config(**plain, version=0), "UnsupportedVersion")
+    bad("version-0", "version 0", store_config(**plain, version=0), "Field", "version")
     bad("version-2", "version 2", store_config(**plain, version=2), "UnsupportedVersion")
     bad(
         "version-2-checksum", "version 2 and a wrong checksum: the version is looked at first",
         store_config(**plain, version=2, checksum=0), "UnsupportedVersion",
+    )
+    bad(
+        "version-damaged", "a bit of the version flipped: the checksum is that of version 1",
+        patched(good, 9, u8(good[9] ^ 4)), "Checksum",
     )
     bad(
         "body-length", "a body of 16 MiB and one byte", store_config(**plain, body_length=(16 << 20) + 1),

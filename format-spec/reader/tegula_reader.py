@@ -149,7 +149,12 @@ def open_envelope(magic, data, known=0):
     need(len(data) >= ENVELOPE_BYTES, "Truncated", f"{len(data)} bytes hold no head of {ENVELOPE_BYTES}")
     found, version, reserved, refuse, ignore, _clear, length, checksum = struct.unpack_from("<8sHHIIIII", data)
     need(found == magic, "BadMagic", f"the magic is {found!r}, expected {magic!r}")
-    need(version == 1, "UnsupportedVersion", f"the version is {version}, this program reads 1")
+    if version != 1:
+        need_field(version != 0, "version", version)
+        meant = zlib.crc32(data[:8] + b"\x01\x00" + data[10:28] + data[ENVELOPE_BYTES : ENVELOPE_BYTES + length])
+        whole = len(data) >= ENVELOPE_BYTES + length
+        need(not whole or meant != checksum, "Checksum", f"the checksum is {checksum:#010x}, that of version 1")
+        need(False, "UnsupportedVersion", f"the version is {version}, this program reads 1")
     need_field(length <= BODY_BYTES_MAX, "body_length", length)
     end = ENVELOPE_BYTES + length
     need(len(data) >= end, "Truncated", f"{len(data)} bytes, {end} needed")

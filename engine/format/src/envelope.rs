@@ -9,6 +9,9 @@ use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
 /// The format version written here, and the newest that is read.
 pub const VERSION: u16 = 1;
 
+/// Bytes of the magic, after which the version stands.
+const MAGIC_BYTES: usize = 8;
+
 /// Bytes of an envelope before its body.
 pub const ENVELOPE_BYTES: usize = 32;
 
@@ -105,11 +108,11 @@ pub(crate) fn decode_with_features<T: bincode::Decode<()>>(
         });
     }
     if fields.version != VERSION {
-        return Err(Corruption::UnsupportedVersion {
+        return Err(other_version(
             what,
-            found: fields.version,
-            newest: VERSION,
-        });
+            &fields,
+            bytes.get(ENVELOPE_BYTES..length),
+        ));
     }
     if fields.body_length > BODY_BYTES_MAX {
         let found = fields.body_length as u64;
@@ -157,6 +160,36 @@ pub(crate) fn decode_with_features<T: bincode::Decode<()>>(
         return Err(Corruption::Body { what, reason });
     }
     Ok((value, length, fields.features))
+}
+
+/// Judges an envelope that does not say the version known here. Only a newer one may be what it says, and not if its checksum
+/// shows that it was one of this version before a bit of its version was changed.
+fn other_version(what: Structure, fields: &Fields<'_>, body: Option<&[u8]>) -> Corruption {
+    let found = fields.version;
+    if found == 0 {
+        return Corruption::Field {
+            what,
+            field: "version",
+            found: 0,
+            expected: "1 or more",
+        };
+    }
+    let mut meant = fields.guarded.to_vec();
+    if let Some(version) = meant.get_mut(MAGIC_BYTES..MAGIC_BYTES + 2) {
+        version.copy_from_slice(&VERSION.to_le_bytes());
+    }
+    match body {
+        Some(body) if checksum(&meant, body) == fields.checksum => Corruption::Checksum {
+            what,
+            stored: fields.checksum,
+            computed: checksum(fields.guarded, body),
+        },
+        _ => Corruption::UnsupportedVersion {
+            what,
+            found,
+            newest: VERSION,
+        },
+    }
 }
 
 /// Reads an envelope that fills `bytes` exactly.
@@ -281,16 +314,49 @@ mod tests {
     fn a_newer_version_is_refused_by_name_before_anything_else_is_believed() {
         let mut newer = encode(KIND, &7u32);
         newer[8] = 2;
-        let error = decode_whole::<u32>(KIND, &newer).unwrap_err();
-        assert_eq!(
-            error,
-            Corruption::UnsupportedVersion {
-                what: KIND.what,
-                found: 2,
-                newest: 1
-            }
+        let crc = checksum(&newer[..28], &newer[32..]).to_le_bytes();
+        newer[28..32].copy_from_slice(&crc);
+        // It may choose another checksum, and what it has where the length of a body stands may be anything.
+        let mut otherwise_checked = newer.clone();
+        otherwise_checked[28] ^= 1;
+        let mut otherwise_laid_out = newer.clone();
+        otherwise_laid_out[24..28].fill(0xff);
+        for newer in [newer, otherwise_checked, otherwise_laid_out] {
+            let error = decode_whole::<u32>(KIND, &newer).unwrap_err();
+            assert_eq!(
+                error,
+                Corruption::UnsupportedVersion {
+                    what: KIND.what,
+                    found: 2,
+                    newest: 1
+                }
+            );
+            assert!(error.needs_newer_program());
+        }
+    }
+
+    #[test]
+    fn a_damaged_version_is_not_taken_for_a_newer_one() {
+        let good = encode(KIND, &7u32);
+        for bit in 0..16 {
+            let mut bad = good.clone();
+            bad[8 + bit / 8] ^= 1 << (bit % 8);
+            let error = decode_whole::<u32>(KIND, &bad).unwrap_err();
+            assert!(!error.needs_newer_program(), "bit {bit}: {error}");
+        }
+        let mut zeroed = good.clone();
+        zeroed[8..].fill(0);
+        let error = decode_whole::<u32>(KIND, &zeroed).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                Corruption::Field {
+                    field: "version",
+                    ..
+                }
+            ),
+            "{error}"
         );
-        assert!(error.needs_newer_program());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Damage is found, named and mended.
 
-use crate::support::World;
+use crate::support::{World, listing};
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -122,7 +122,32 @@ fn damage_in_the_head_of_the_store_is_damage() {
     let world = World::new();
     world.put("one", &[1]);
     flip(&world.store().join("tegula.store"), 30);
-    world.refuses(["ls"], 3, &["tegula.store", "damaged", "checksum"]);
+    world
+        .refuses(["ls"], 3, &["tegula.store", "damaged", "checksum"])
+        .hints("bring it back from a copy");
+}
+
+#[test]
+fn a_damaged_version_is_damage_and_mended() {
+    let (world, copy) = (World::new(), World::new());
+    let one = world.put("one", &[1]);
+    copy.put("one", &[1]);
+    let copy = copy.store().to_str().unwrap();
+    let layer = || {
+        let layers = listing(&world.store().join("layers"));
+        layers[0].0.clone()
+    };
+    for file in [
+        &|| world.store().join("images/one.image"),
+        &layer as &dyn Fn() -> _,
+    ] {
+        flip(&file(), 9);
+        world.refuses(["get", "one", "-"], 3, &["damaged", "checksum"]);
+        world.run(["verify"]).expect_code(3);
+        world.ok(["repair", "--from", copy]);
+        world.ok(["verify", "--full"]);
+        world.get_is("one", &one);
+    }
 }
 
 #[test]
