@@ -59,8 +59,8 @@ pub use run::{
     encode_run,
 };
 pub use segment::{
-    IngestId, SEGMENT_DATA_START, SEGMENT_SLOTS_MAX, SEGMENT_TRAILER_BYTES, SegmentHeader,
-    SegmentTrailer, TOC_ROW_BYTES, Toc, TocRow,
+    BASE_ID_BYTES, IngestId, SEGMENT_DATA_START, SEGMENT_SLOTS_MAX, SEGMENT_TRAILER_BYTES,
+    SegmentHeader, SegmentTrailer, TOC_ROW_BYTES, Toc, TocRow,
 };
 pub use sketch::{FEATURES_MAX, Feature, IdPrefix, Sketch};
 pub use sketch_run::{

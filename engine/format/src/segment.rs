@@ -26,7 +26,7 @@ pub const SEGMENT_SLOTS_MAX: usize = 1 << 16;
 pub const TOC_ROW_BYTES: usize = 48;
 
 /// Bytes of an entry in the table of base ids behind the rows.
-const BASE_ID_BYTES: usize = 32;
+pub const BASE_ID_BYTES: usize = 32;
 
 /// Bytes of the trailer, the last of a sealed segment.
 pub const SEGMENT_TRAILER_BYTES: usize = 64;

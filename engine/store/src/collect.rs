@@ -10,7 +10,7 @@ mod optimize;
 pub use optimize::{Going, Optimization, OptimizeOptions};
 
 use crate::mark::Marked;
-use crate::segment::{SegmentTable, list_sealed, read_ingest};
+use crate::segment::{SEGMENT_TARGET_BYTES, SegmentTable, list_sealed, read_ingest};
 use crate::standing::{Chooser, chooser};
 use crate::{
     Index, Ingest, Session, Store, StoreError, codec, files, index, layer, paths, recover,
@@ -19,7 +19,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 use tegula_format::{
     BASE_DEPTH_MAX, ChunkId, Corruption, GcState, ImageRecord, IngestId, LayerId, RunRow,
-    SegmentNumber, Structure,
+    SEGMENT_DATA_START, SEGMENT_TRAILER_BYTES, SegmentNumber, Structure,
 };
 use tegula_io::{Existing, LockMode};
 
@@ -61,13 +61,16 @@ pub struct Collection {
     pub pending_bytes: u64,
 }
 
+/// The directories in which crashed writers leave files.
+const ABANDONED_IN: [&str; 3] = [paths::SEGMENTS, paths::TMP, paths::LOCKS];
+
 /// What is to go.
 #[derive(Debug, Default)]
 struct Plan {
     dead: Vec<(SegmentNumber, u64)>,
     rewrite: Vec<(SegmentTable, u64)>,
     layers: Vec<(LayerId, u64)>,
-    /// Bytes of survivors in the segments to rewrite.
+    /// Bytes of survivors in the segments to rewrite, with what a table of contents says of them.
     survivor_bytes: u64,
 }
 
@@ -85,6 +88,13 @@ impl Plan {
             .map(|(_, bytes)| bytes)
             .chain(self.layers.iter().map(|(_, bytes)| *bytes))
             .sum()
+    }
+
+    /// Returns the bytes of the segments that the survivors will fill.
+    fn rewritten_bytes(&self) -> u64 {
+        let segments = self.survivor_bytes.div_ceil(SEGMENT_TARGET_BYTES);
+        let empty = SEGMENT_DATA_START + SEGMENT_TRAILER_BYTES as u64;
+        self.survivor_bytes + segments * empty
     }
 
     fn is_empty(&self) -> bool {
@@ -120,8 +130,10 @@ impl Store {
         let mut plan = plan_segments(&session, &sealed, &living, &marked, options.min_live)?;
         plan.layers = plan_layers(&session, layers, &living, &marked)?;
         if options.dry_run {
+            let (files, bytes) = self.abandoned()?;
             return Ok(Collection {
-                freed_bytes: plan.bytes().saturating_sub(plan.survivor_bytes),
+                freed_bytes: (plan.bytes() + bytes).saturating_sub(plan.rewritten_bytes()),
+                abandoned_removed: files,
                 segments_removed: plan.dead.len() as u64,
                 segments_rewritten: plan.rewrite.len() as u64,
                 layers_removed: plan.layers.len() as u64,
@@ -287,7 +299,7 @@ impl Store {
             .iter()
             .filter_map(|entry| paths::parse_epoch_lock(&entry.name))
             .filter(|e| *e < epoch);
-        let deadline = environment.clock.elapsed() + patience;
+        let deadline = environment.clock.elapsed().saturating_add(patience);
         for path in ended.map(paths::epoch_lock) {
             loop {
                 let lock = environment.storage.try_lock(&path, LockMode::Exclusive);
@@ -305,8 +317,20 @@ impl Store {
         Ok(true)
     }
 
+    /// Returns how many files of crashed writers there are, and their bytes.
+    fn abandoned(&self) -> Result<(u64, u64), StoreError> {
+        let mut sum = (0, 0);
+        for directory in ABANDONED_IN {
+            for file in recover::abandoned_in(self.environment(), directory)? {
+                sum.0 += 1;
+                sum.1 += file.bytes;
+            }
+        }
+        Ok(sum)
+    }
+
     fn remove_abandoned(&self, done: &mut Collection) -> Result<(), StoreError> {
-        for directory in [paths::SEGMENTS, paths::TMP, paths::LOCKS] {
+        for directory in ABANDONED_IN {
             let abandoned = recover::abandoned_in(self.environment(), directory)?;
             for file in &abandoned {
                 if files::remove_if_present(self.environment(), &file.path)? {
@@ -396,7 +420,8 @@ fn plan_segments(
         if live == 0 {
             plan.dead.push((*number, *bytes));
         } else if share < min_live {
-            plan.survivor_bytes += live_bytes;
+            plan.survivor_bytes +=
+                live_bytes + table.toc_bytes(|row| marked.places.contains(row.place));
             plan.rewrite.push((table, *bytes));
         }
     }

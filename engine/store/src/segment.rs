@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use tegula_format::{
-    IngestId, Place, RunRow, SEGMENT_DATA_START, SEGMENT_SLOTS_MAX, SEGMENT_TRAILER_BYTES,
-    SegmentHeader, SegmentNumber, SegmentTrailer, Slot, StoreConfig, Toc, TocRow,
+    BASE_ID_BYTES, IngestId, Place, RunRow, SEGMENT_DATA_START, SEGMENT_SLOTS_MAX,
+    SEGMENT_TRAILER_BYTES, SegmentHeader, SegmentNumber, SegmentTrailer, Slot, StoreConfig,
+    TOC_ROW_BYTES, Toc, TocRow,
 };
 use tegula_io::sync::{Mutex, PoisonError};
 use tegula_io::{Buffer, Existing, NewFile, StorePath, StoredFile};
@@ -267,6 +268,13 @@ impl SegmentTable {
     /// Returns the rows, in slot order.
     pub fn rows(&self) -> &[TocRow] {
         self.toc.rows()
+    }
+
+    /// Returns the bytes that a table of contents has for some of its rows.
+    pub(crate) fn toc_bytes(&self, chosen: impl Fn(&RunRow) -> bool) -> u64 {
+        let rows = self.run_rows().filter(chosen);
+        let bytes = rows.map(|row| TOC_ROW_BYTES + usize::from(row.bases) * BASE_ID_BYTES);
+        bytes.sum::<usize>() as u64
     }
 
     /// Returns the rows as the index has them.

@@ -1,10 +1,12 @@
 //! Ctrl-C: the first one asks, the second one ends.
 //!
-//! A command that has something to clean up says so and gets the flag that is set by the first SIGINT or SIGTERM. All
-//! others end at once, which is safe: the store is never in need of an orderly end.
+//! A command that has something to clean up says so and gets the flag that is set by the first SIGINT, SIGTERM or SIGHUP
+//! (the terminal was closed). All others end at once, which is safe: the store is never in need of an orderly end. A signal
+//! that whoever began the program had ignored, as `nohup` does, stays ignored.
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
+use std::fs;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,7 +27,11 @@ impl Signals {
     pub(crate) fn watch() -> io::Result<Self> {
         let requested = Arc::new(AtomicBool::new(false));
         let at_once = Arc::new(AtomicBool::new(true));
-        for signal in [SIGINT, SIGTERM] {
+        let ignored = ignored();
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            if ignored & (1 << (signal - 1)) != 0 {
+                continue;
+            }
             // In this order: what the first signal sets, only the second one sees.
             flag::register_conditional_shutdown(
                 signal,
@@ -35,6 +41,8 @@ impl Signals {
             flag::register(signal, Arc::clone(&at_once))?;
             flag::register(signal, Arc::clone(&requested))?;
         }
+        // A file that may not get so long is then an error of the write, with what there is to clean up, and not the end.
+        flag::register(SIGXFSZ, Arc::default())?;
         Ok(Self { requested, at_once })
     }
 
@@ -48,4 +56,12 @@ impl Signals {
     pub(crate) fn requested(&self) -> bool {
         self.requested.load(Ordering::SeqCst)
     }
+}
+
+/// Returns the signals that were ignored when the program began, a bit for each; none if the system does not tell.
+fn ignored() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0)
 }

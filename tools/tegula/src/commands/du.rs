@@ -15,8 +15,9 @@ Examples:
   tegula du web-1 web-2
 
 STORED is what an image needs on disk: chunks, layers, its record. EXCLUSIVE is what no other image needs:
-removing it, and nothing else, lets `tegula gc --min-live 1` free that much, to the byte. The last line
-is about all images named, removed together; --json has it as freed_if_deleted_bytes.";
+removing it, and nothing else, lets `tegula gc --min-live 1` free that much, to the byte; where a whole
+segment file goes, the 137 bytes of its head and trailer go with it. The last line is about all images
+named, removed together; --json has it as freed_if_deleted_bytes.";
 
 /// Tell what images cost on disk
 #[derive(Debug, Args)]

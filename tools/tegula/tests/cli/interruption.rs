@@ -31,7 +31,7 @@ fn begin_put(world: &World, blocks: u32) -> (Child, ChildStdin) {
 
 #[test]
 fn an_interrupted_put_leaves_no_image() {
-    for asked in [Signal::INT, Signal::TERM] {
+    for asked in [Signal::INT, Signal::TERM, Signal::HUP] {
         let world = World::new();
         world.put("one", &[1]);
         // More than a window of the pipeline, so that segments are being written.
@@ -109,12 +109,59 @@ fn an_interrupted_get_leaves_no_file() {
     large(&world);
     let before = listing(&world.path(""));
     for format in FORMATS {
-        let child = begin_get(&world, &world.file("out"), format);
-        signal(&child, Signal::INT);
-        signal(&child, Signal::CONT);
-        Ran::wait(child).refused(130, &["interrupted"]);
-        assert_eq!(listing(&world.path("")), before, "{format:?}");
+        for asked in [Signal::INT, Signal::HUP] {
+            let child = begin_get(&world, &world.file("out"), format);
+            signal(&child, asked);
+            signal(&child, Signal::CONT);
+            Ran::wait(child).refused(130, &["interrupted"]);
+            assert_eq!(listing(&world.path("")), before, "{format:?}");
+        }
     }
+}
+
+/// Has a shell begin the program, after these commands.
+fn begin_in_shell(world: &World, commands: &str, arguments: &[&str]) -> Command {
+    let command = world.command(arguments);
+    let mut shell = Command::new("sh");
+    let script = format!("{commands}; exec \"$@\"");
+    shell.args(["-c", &script, "sh"]).arg(command.get_program());
+    shell.args(command.get_args());
+    shell
+}
+
+#[test]
+fn what_was_told_to_ignore_a_signal_goes_on() {
+    let world = World::new();
+    let mut child = begin(&mut begin_in_shell(
+        &world,
+        "trap '' HUP INT",
+        &["put", "new", "-"],
+    ));
+    let mut input = child.stdin.take().unwrap();
+    let before = world.content();
+    input.write_all(&block(1)).unwrap();
+    wait_until("it has begun", || world.content() != before);
+    for ignored in [Signal::HUP, Signal::INT] {
+        signal(&child, ignored);
+    }
+    input.write_all(&block(2)).unwrap();
+    drop(input);
+    Ran::wait(child).expect_code(0);
+    world.get_is("new", &world.disk("disk", &[1, 2]));
+}
+
+#[test]
+fn a_file_that_may_not_get_so_long_is_an_error_and_leaves_nothing() {
+    let world = World::new();
+    large(&world);
+    let before = listing(&world.path(""));
+    let mut get = begin_in_shell(
+        &world,
+        "ulimit -f 100",
+        &["get", "large", &world.file("out")],
+    );
+    Ran::of(&mut get).refused(1, &["too large"]);
+    assert_eq!(listing(&world.path("")), before);
 }
 
 #[test]
@@ -207,8 +254,12 @@ fn a_put_that_is_killed_leaves_nothing_that_gc_does_not_take() {
     drop(input);
     assert_eq!(world.names(), ["kept"]);
     world.ok(["verify", "--full"]);
+    let told = world.json(["gc", "--min-live", "1", "--dry-run"]);
     let gc = world.json(["gc", "--min-live", "1"]);
     assert!(gc["freed_bytes"].as_u64().unwrap() > 0, "{gc}");
+    for key in ["freed_bytes", "abandoned_removed"] {
+        assert_eq!(told[key], gc[key], "{key}");
+    }
     world.get_is("kept", &kept);
     world.ok(["verify", "--full"]);
     world.ok(["rm", "kept"]);
