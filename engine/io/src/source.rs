@@ -19,6 +19,12 @@ pub enum SourceError {
         /// What it is.
         kind: FileKind,
     },
+    /// A file that has bytes and says that it has none, as those of /proc do.
+    #[error("{} says that it has no bytes, and has some", path.display())]
+    NoLength {
+        /// Where it stands.
+        path: PathBuf,
+    },
     /// It cannot be opened.
     #[error("cannot open {}", path.display())]
     Open {
@@ -57,7 +63,8 @@ impl RawSource {
     /// Opens a regular file or block device; symbolic links are followed.
     ///
     /// # Errors
-    /// [`SourceError::NotADisk`] for anything else that stands there; it is not even opened.
+    /// [`SourceError::NotADisk`] for anything else that stands there; it is not even opened. [`SourceError::NoLength`] for
+    /// what does not say how long it is.
     pub fn open(path: &Path) -> Result<Self, SourceError> {
         let failed = |source| SourceError::Open {
             path: path.to_owned(),
@@ -83,6 +90,16 @@ impl RawSource {
         rustix::fs::fcntl_setfl(disk.file(), OFlags::empty())
             .map_err(|error| failed(error.into()))?;
         let bytes = disk.bytes().map_err(failed)?;
+        let mut first = [0];
+        if bytes == 0
+            && rustix::io::pread(disk.file(), &mut first, 0)
+                .map_err(|error| failed(error.into()))?
+                > 0
+        {
+            return Err(SourceError::NoLength {
+                path: path.to_owned(),
+            });
+        }
         // A hint; a file system that ignores it costs speed only.
         let _ = rustix::fs::fadvise(disk.file(), 0, None, Advice::Sequential);
         Ok(Self { disk, bytes })
@@ -142,6 +159,17 @@ impl RawSource {
 mod tests {
     use super::*;
     use std::os::unix::fs::FileExt;
+
+    #[test]
+    fn what_does_not_say_how_long_it_is_is_refused() {
+        let opened = RawSource::open(Path::new("/proc/version"));
+        assert!(
+            matches!(opened, Err(SourceError::NoLength { .. })),
+            "{opened:?}"
+        );
+        let empty = tempfile::NamedTempFile::new().unwrap();
+        assert_eq!(RawSource::open(empty.path()).unwrap().bytes(), 0);
+    }
 
     #[test]
     fn what_is_not_a_disk_is_refused_by_its_name() {

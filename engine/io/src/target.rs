@@ -23,7 +23,7 @@ pub enum TargetError {
         /// What it is.
         kind: FileKind,
     },
-    /// A path without a last part, such as `/`.
+    /// A path without a last part, such as `new/`.
     #[error("{} does not name a file", path.display())]
     NoName {
         /// What was given.
@@ -80,9 +80,11 @@ impl TargetFile {
             path: path(),
             source,
         };
+        // What ends in a slash, or in a dot behind one, means a directory: no name is left out without a word.
+        let whole = destination.as_os_str().as_bytes();
         let name = destination
             .file_name()
-            .ok_or_else(|| TargetError::NoName { path: path() })?;
+            .filter(|name| whole.ends_with(name.as_bytes()));
         match std::fs::metadata(destination).map(|metadata| FileKind::of(&metadata)) {
             Ok(FileKind::Regular) => {}
             Ok(kind) => return Err(TargetError::NotADisk { path: path(), kind }),
@@ -90,6 +92,7 @@ impl TargetFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
         }
+        let name = name.ok_or_else(|| TargetError::NoName { path: path() })?;
         let parent = match destination.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
@@ -370,10 +373,12 @@ mod tests {
                 }
             }
         }
-        assert!(matches!(
-            TargetFile::create_beside(Path::new("/")),
-            Err(TargetError::NoName { .. })
-        ));
+        for end in ["new/", "new/.", "new//"] {
+            assert!(matches!(
+                TargetFile::create_beside(&place.path().join(end)),
+                Err(TargetError::NoName { .. })
+            ));
+        }
         assert_eq!(names(place.path()), ["fifo"]);
     }
 

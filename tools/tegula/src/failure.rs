@@ -274,6 +274,9 @@ fn store_hint(error: &StoreError) -> Option<&'static str> {
             }
             kind => return system_hint(kind),
         },
+        StoreError::Corrupt { path, .. } if path.name() == "tegula.store" => {
+            "it cannot be made again, and never changes: bring it back from a copy of the store"
+        }
         StoreError::Corrupt { .. }
         | StoreError::ChunkMissing { .. }
         | StoreError::ChunkDamaged { .. }
@@ -315,7 +318,10 @@ fn source_hint(error: &SourceError) -> Option<&'static str> {
         SourceError::NotADisk {
             kind: FileKind::Fifo,
             ..
-        } => "to take what comes out of it: `tegula put NAME - < SOURCE`",
+        }
+        | SourceError::NoLength { .. } => {
+            "to take what comes out of it: `tegula put NAME - < SOURCE`"
+        }
         SourceError::NotADisk { .. } => "name the file or device that holds the disk",
         SourceError::Open { source, .. } => return system_hint(source.kind()),
     })

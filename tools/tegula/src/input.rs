@@ -2,8 +2,23 @@
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use std::fs::{File, Metadata};
 use std::io::{self, Read, Stdin};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Tells whether nothing can come from standard input: it is the null device, which also stands there when a program is
+/// begun with its standard input closed.
+pub(crate) fn is_nothing() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let null = std::fs::metadata("/dev/null").ok();
+    let input = io::stdin().as_fd().try_clone_to_owned().ok();
+    let input = input.and_then(|input| File::from(input).metadata().ok());
+    let device = |metadata: Metadata| (metadata.mode(), metadata.rdev());
+    input
+        .map(device)
+        .is_some_and(|input| null.map(device) == Some(input))
+}
 
 /// How long a signal may go unheard.
 const PATIENCE: Timespec = Timespec {

@@ -10,7 +10,7 @@ use crate::output::Report;
 use crate::progress::Progress;
 use crate::record::RecordFields;
 use crate::table::Table;
-use crate::{units, usage};
+use crate::{input, units, usage};
 use clap::Args;
 use clap::error::ErrorKind;
 use serde::Serialize;
@@ -183,6 +183,11 @@ impl Put {
         let from_input = self.source == Path::new("-");
         if from_input && io::stdin().is_terminal() {
             let message = "SOURCE - takes the image from standard input, which is a terminal";
+            return Err(usage::error(ErrorKind::InvalidValue, message).into());
+        }
+        if from_input && input::is_nothing() {
+            let message =
+                "SOURCE - takes the image from standard input, which is closed or /dev/null";
             return Err(usage::error(ErrorKind::InvalidValue, message).into());
         }
         if from_input {

@@ -1,7 +1,7 @@
 //! Sources that are no disk, or not the one they were: refused by name, without a trace.
 
 use crate::machine::{LoopDevice, Mount};
-use crate::support::{BLOCK, World, block};
+use crate::support::{BLOCK, Ran, World, block};
 use rustix::fs::{CWD, Mode};
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
@@ -32,6 +32,19 @@ fn what_is_not_there_or_no_disk_is_refused_by_its_kind() {
         .refuses(["put", "new", &fifo], 1, &[])
         .hints("put NAME -");
     assert_eq!(world.names(), ["one"]);
+}
+
+#[test]
+fn an_input_that_cannot_bring_anything_makes_no_empty_image() {
+    let world = World::new();
+    // Null, as a test has it.
+    world.refuses(["put", "new", "-"], 2, &["standard input", "/dev/null"]);
+    let mut shell = std::process::Command::new("sh");
+    let put = world.command(["put", "new", "-"]);
+    shell.args(["-c", "exec \"$@\" <&-", "sh"]);
+    shell.arg(put.get_program()).args(put.get_args());
+    Ran::of(&mut shell).refused(2, &["closed"]);
+    assert_eq!(world.names(), [""; 0]);
 }
 
 #[test]
