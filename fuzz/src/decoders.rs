@@ -227,10 +227,10 @@ pub fn layer(data: &[u8]) {
                 parent: summary.parent.map(|parent| (parent, summary.depth - 1)),
                 data: &data,
                 zero: &zero,
-                ids: &LayerIds::of(sections.ids()),
                 differs: summary.differs,
             }
-            .encode();
+            .begin_head()
+            .finish(&LayerIds::of(sections.ids()));
             let again = [head.as_slice(), sections.ids()].concat();
             let decoded = LayerHeader::decode(&again, again.len() as u64).unwrap();
             assert_eq!((decoded.id(), decoded.summary), (id, summary));

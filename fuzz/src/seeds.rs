@@ -333,10 +333,10 @@ pub fn layer() -> Vec<Vec<u8>> {
             parent,
             data,
             zero,
-            ids: &LayerIds::of(&ids),
             differs: parent.is_some(),
         }
-        .encode();
+        .begin_head()
+        .finish(&LayerIds::of(&ids));
         [head, ids].concat()
     };
     let (none, mut data, mut zero) = (BlockSet::new(), BlockSet::new(), BlockSet::new());

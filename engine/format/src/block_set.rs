@@ -107,20 +107,14 @@ impl BlockSet {
 
     /// Returns the maximal runs of consecutive blocks, in ascending order.
     pub fn runs(&self) -> impl Iterator<Item = Blocks> + '_ {
-        let mut iter = self.0.iter();
-        std::iter::from_fn(move || {
-            iter.next_range()
-                .map(|range| u64::from(*range.start())..u64::from(*range.end()) + 1)
-        })
+        runs_of(self.0.iter())
     }
 
     /// Returns the maximal runs of consecutive blocks within a run, in ascending order.
     pub fn runs_in(&self, blocks: Blocks) -> impl Iterator<Item = Blocks> + '_ {
-        let mut iter = clipped(&blocks).map(|range| self.0.range(range));
-        std::iter::from_fn(move || {
-            let range = iter.as_mut()?.next_range()?;
-            Some(u64::from(*range.start())..u64::from(*range.end()) + 1)
-        })
+        clipped(&blocks)
+            .into_iter()
+            .flat_map(|range| runs_of(self.0.range(range)))
     }
 
     /// Adds all blocks of another set.
@@ -198,6 +192,30 @@ impl FromIterator<BlockIndex> for BlockSet {
     fn from_iter<I: IntoIterator<Item = BlockIndex>>(blocks: I) -> Self {
         Self(blocks.into_iter().map(BlockIndex::get).collect())
     }
+}
+
+/// Returns the maximal runs of what an iterator has left. Where runs are of one block, as where a disk was changed here and
+/// there, a step is all that one costs: to ask for each run's end is a search.
+fn runs_of(mut iter: roaring::bitmap::Iter<'_>) -> impl Iterator<Item = Blocks> + '_ {
+    let mut ahead: Option<Blocks> = None;
+    std::iter::from_fn(move || {
+        let mut step = |whole: bool| {
+            let (first, last) = match whole {
+                false => iter.next().map(|block| (block, block)),
+                true => iter.next_range().map(|run| (*run.start(), *run.end())),
+            }?;
+            Some(u64::from(first)..u64::from(last) + 1)
+        };
+        let mut run = ahead.take().or_else(|| step(false))?;
+        while let Some(next) = step(run.end - run.start > 1) {
+            if next.start != run.end {
+                ahead = Some(next);
+                break;
+            }
+            run.end = next.end;
+        }
+        Some(run)
+    })
 }
 
 /// Returns a run as the inclusive range of `u32` that roaring takes, or `None` if it is empty.

@@ -227,14 +227,11 @@ pub struct LayerParts<'a> {
     pub data: &'a BlockSet,
     /// The blocks it zeroes; empty for a full layer.
     pub zero: &'a BlockSet,
-    /// What its head says about the chunk ids of the blocks it sets.
-    pub ids: &'a LayerIds,
     /// Whether all that it says is known to differ from what lies below: see [`LayerSummary::differs`].
     pub differs: bool,
 }
 
-/// What a layer's head says about its id table, summed up piece by piece: a table need not be in memory to be
-/// written, only gone through twice.
+/// What a layer's head says about its id table, summed up piece by piece: a table need not be in memory to be written.
 #[derive(Debug, Clone, Default)]
 pub struct LayerIds {
     bytes: u64,
@@ -290,23 +287,17 @@ impl LayerIds {
 }
 
 impl LayerParts<'_> {
-    /// Returns the layer's identity and what stands in its file before the id table.
+    /// Begins the head of the layer's file: it has a length now, and bytes when the id table was gone through.
     ///
     /// # Panics
-    /// If the parts do not fit each other.
-    pub fn encode(&self) -> (LayerId, Vec<u8>) {
-        assert_eq!(
-            self.ids.bytes,
-            self.data.len() * 32,
-            "one id for each block that is set"
-        );
+    /// If a block is both set and zeroed.
+    pub fn begin_head(&self) -> LayerHead {
         assert!(
             self.data.is_disjoint(self.zero),
             "a block is set or zeroed, not both"
         );
         let data = self.data.encode();
         let zero = self.zero.encode();
-        let pages = self.ids.pages();
         let body = Body {
             ingest: *self.ingest.as_bytes(),
             block_size_log2: self.block_size.log2(),
@@ -319,16 +310,60 @@ impl LayerParts<'_> {
             data_hash: *blake3::hash(&data).as_bytes(),
             zero_length: zero.len() as u64,
             zero_hash: *blake3::hash(&zero).as_bytes(),
-            pages_hash: *blake3::hash(&pages).as_bytes(),
-            ids_hash: *self.ids.hash.finalize().as_bytes(),
+            pages_hash: [0; 32],
+            ids_hash: [0; 32],
         };
         let features = Features {
             ignore: if self.differs { DIFFERS } else { 0 },
             ..Features::default()
         };
         checked_summary(&body, features).expect("because the parts of a layer fit each other");
-        let head = envelope::encode_with_features(KIND, features, &body);
-        (id_of(&head), [head, data, zero, pages].concat())
+        LayerHead {
+            body,
+            features,
+            bitmaps: [data, zero].concat(),
+        }
+    }
+}
+
+/// What stands in a layer's file before its id table, but for what is said there of that table.
+#[derive(Debug)]
+pub struct LayerHead {
+    body: Body,
+    features: Features,
+    /// Both, as they stand in the file.
+    bitmaps: Vec<u8>,
+}
+
+impl LayerHead {
+    /// Returns how long it will be, in bytes.
+    pub fn bytes(&self) -> usize {
+        let pages = (self.body.data_blocks * 32).div_ceil(LAYER_PAGE_BYTES as u64);
+        let pages = usize::try_from(pages).expect("because a table has at most 2^32 ids");
+        // Hashes take the same room whatever they are.
+        envelope::encode_with_features(KIND, self.features, &self.body).len()
+            + self.bitmaps.len()
+            + pages * 4
+    }
+
+    /// Returns the layer's identity, and the head with what it says of the id table.
+    ///
+    /// # Panics
+    /// If there is not one id for each block that is set.
+    pub fn finish(self, ids: &LayerIds) -> (LayerId, Vec<u8>) {
+        assert_eq!(
+            ids.bytes,
+            self.body.data_blocks * 32,
+            "one id for each block that is set"
+        );
+        let pages = ids.pages();
+        let body = Body {
+            pages_hash: *blake3::hash(&pages).as_bytes(),
+            ids_hash: *ids.hash.finalize().as_bytes(),
+            ..self.body
+        };
+        let head = envelope::encode_with_features(KIND, self.features, &body);
+        (id_of(&head), [head, self.bitmaps, pages].concat())
     }
 }
 
@@ -520,7 +555,10 @@ mod tests {
     use crate::BlockIndex;
 
     fn whole(parts: LayerParts<'_>, ids: &[u8]) -> (LayerId, Vec<u8>) {
-        let (id, head) = parts.encode();
+        let head = parts.begin_head();
+        let length = head.bytes();
+        let (id, head) = head.finish(&LayerIds::of(ids));
+        assert_eq!(head.len(), length);
         (id, [&head, ids].concat())
     }
 
@@ -539,7 +577,6 @@ mod tests {
             parent,
             data: &data,
             zero: &zero,
-            ids: &LayerIds::of(&ids),
             differs: parent.is_some(),
         };
         whole(parts, &ids)
@@ -602,15 +639,11 @@ mod tests {
             parent: None,
             data: &data,
             zero: &BlockSet::new(),
-            ids: &sums,
             differs: false,
         };
         let at_once = LayerIds::of(&ids);
-        let same = LayerParts {
-            ids: &at_once,
-            ..parts
-        };
-        assert_eq!(same.encode(), parts.encode());
+        let head = |ids| parts.begin_head().finish(ids);
+        assert_eq!(head(&at_once), head(&sums));
         let (_, mut bytes) = whole(parts, &ids);
         let last = bytes.len() - 1;
         bytes[last] ^= 1;

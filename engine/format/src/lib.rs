@@ -48,8 +48,8 @@ pub use journal::{
     JOURNAL_MARK_BYTES, JOURNAL_ROW_BYTES, JournalHead, JournalMark, JournalRow, JournalSeal,
 };
 pub use layer::{
-    LAYER_DEPTH_MAX, LAYER_PAGE_BYTES, LayerHeader, LayerId, LayerIds, LayerParts, LayerSections,
-    LayerSummary,
+    LAYER_DEPTH_MAX, LAYER_PAGE_BYTES, LayerHead, LayerHeader, LayerId, LayerIds, LayerParts,
+    LayerSections, LayerSummary,
 };
 pub use place::{Place, SegmentNumber, Slot};
 pub use quarantine::{QUARANTINE_PLACES_MAX, QuarantineList};

@@ -358,10 +358,10 @@ fn layer(vector: &Value, bytes: &[u8]) -> Reading {
         parent: summary.parent.map(|parent| (parent, summary.depth - 1)),
         data: &data,
         zero: &zero,
-        ids: &LayerIds::of(layer.ids()),
         differs: summary.differs,
     }
-    .encode();
+    .begin_head()
+    .finish(&LayerIds::of(layer.ids()));
     assert_eq!(id, header.id());
     Ok((fields, [&head, layer.ids()].concat()))
 }

@@ -35,6 +35,8 @@ const CHECKS: &[(&str, Check)] = checks![
     what_was_appended_is_read_back_in_order,
     an_empty_file_is_a_file,
     many_appends_of_all_sizes_are_whole,
+    a_head_is_filled_in_after_what_it_is_about,
+    a_head_is_as_long_as_the_room_for_it,
     many_reads_may_be_under_way_at_once,
     a_read_past_the_end_is_an_error_and_not_short,
     a_file_has_the_length_it_had_when_it_was_opened,
@@ -101,6 +103,50 @@ fn what_was_appended_is_read_back_in_order(storage: Arc<dyn Storage>) {
     assert_eq!(content(&*storage, "a"), b"first second");
     let middle = open(&*storage, "a").read_at(4, 4).wait();
     assert_eq!(&*middle.expect("a range is read"), b"t se");
+}
+
+fn a_head_is_filled_in_after_what_it_is_about(storage: Arc<dyn Storage>) {
+    let mut file = storage
+        .create(&path("headed"))
+        .expect("a free name is created");
+    file.reserve(5);
+    assert_eq!(file.bytes(), 5);
+    file.append(Buffer::copied(b" body"))
+        .expect("bytes are appended");
+    file.flush().expect("the appends are waited for");
+    assert_eq!(content(&*storage, "headed"), b"\0\0\0\0\0 body");
+    file.fill(Buffer::copied(b"head:"))
+        .expect("the room is filled");
+    file.append(Buffer::copied(b", end"))
+        .expect("bytes are appended after it");
+    assert_eq!(file.bytes(), 15);
+    file.sync().expect("all is synced");
+    drop(file);
+    assert_eq!(content(&*storage, "headed"), b"head: body, end");
+}
+
+fn a_head_is_as_long_as_the_room_for_it(storage: Arc<dyn Storage>) {
+    for length in [0, 4, 6] {
+        let name = format!("headed-{length}");
+        let mut file = storage
+            .create(&path(&name))
+            .expect("a free name is created");
+        file.reserve(5);
+        assert_refused(
+            file.fill(Buffer::copied(&vec![1; length])),
+            io::ErrorKind::InvalidInput,
+        );
+    }
+    let mut file = storage
+        .create(&path("twice"))
+        .expect("a free name is created");
+    file.reserve(5);
+    file.fill(Buffer::copied(b"first"))
+        .expect("the room is filled");
+    assert_refused(
+        file.fill(Buffer::copied(b"again")),
+        io::ErrorKind::InvalidInput,
+    );
 }
 
 fn an_empty_file_is_a_file(storage: Arc<dyn Storage>) {

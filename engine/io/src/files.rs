@@ -3,7 +3,7 @@
 //! The only memory maps of the project are made here.
 
 use crate::directory::Directory;
-use crate::storage::Bytes;
+use crate::storage::{Bytes, Room};
 use crate::{
     Backend, Buffer, Entry, Existing, Lock, LockMode, Mapped, NewFile, Pending, Storage, StorePath,
     StoredFile,
@@ -94,6 +94,7 @@ impl Storage for FileStorage {
         Ok(Box::new(GrowingFile {
             file: self.create_file(path)?,
             bytes: 0,
+            room: Room::default(),
             failed: None,
         }))
     }
@@ -257,8 +258,8 @@ impl Bytes for FileMap {
 
 /// Maps a finished file.
 fn map_file(file: &File, length: usize) -> io::Result<Mmap> {
-    // SAFETY: the bytes must neither change nor go away while they are mapped. Files of a store are written once, by
-    // appending, and opened to read only after they were renamed to their final name; from then on this crate has no
+    // SAFETY: the bytes must neither change nor go away while they are mapped. Each byte of a store's file is written
+    // once, and it is opened to read only after it was renamed to its final name; from then on this crate has no
     // call that would write to them or cut them, and removal takes the name but leaves the inode to whoever has it
     // open. Other processes keep the same rule because they, too, come here through `Storage`: the store's owner sees
     // to it that nobody else writes below its directory.
@@ -325,11 +326,12 @@ impl EarlierFailure {
 struct GrowingFile {
     file: File,
     bytes: u64,
+    room: Room,
     failed: Option<EarlierFailure>,
 }
 
 impl GrowingFile {
-    fn attempt(&mut self, step: impl FnOnce(&Self) -> io::Result<()>) -> io::Result<()> {
+    fn attempt(&mut self, step: impl FnOnce(&mut Self) -> io::Result<()>) -> io::Result<()> {
         if let Some(failure) = &self.failed {
             return Err(failure.to_error());
         }
@@ -344,6 +346,17 @@ impl NewFile for GrowingFile {
         self.attempt(|this| this.file.write_all_at(&bytes, this.bytes))?;
         self.bytes += bytes.len() as u64;
         Ok(())
+    }
+
+    fn reserve(&mut self, bytes: usize) {
+        self.bytes = self.room.reserve(self.bytes, bytes);
+    }
+
+    fn fill(&mut self, bytes: Buffer) -> io::Result<()> {
+        self.attempt(|this| {
+            this.room.take(&bytes)?;
+            this.file.write_all_at(&bytes, 0)
+        })
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -370,6 +383,7 @@ mod tests {
         let mut file = GrowingFile {
             file: File::open(place.path()).unwrap(),
             bytes: 0,
+            room: Room::default(),
             failed: None,
         };
         let first = file.append(Buffer::copied(b"x")).unwrap_err();

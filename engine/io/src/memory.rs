@@ -1,5 +1,6 @@
 //! A store in memory: for tests and for stores that need not outlive the process.
 
+use crate::storage::Room;
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use crate::tree::{FileId, Shown, Tree, read_range};
 use crate::{
@@ -88,7 +89,11 @@ impl Storage for MemoryStorage {
             "a file nobody knows yet is not locked"
         );
         let held = self.held(id, LockMode::Exclusive);
-        Ok(Box::new(GrowingFile { held, bytes: 0 }))
+        Ok(Box::new(GrowingFile {
+            held,
+            bytes: 0,
+            room: Room::default(),
+        }))
     }
 
     fn rename(&self, from: &StorePath, to: &StorePath, existing: Existing) -> io::Result<()> {
@@ -173,6 +178,7 @@ impl StoredFile for FinishedFile {
 struct GrowingFile {
     held: Held,
     bytes: u64,
+    room: Room,
 }
 
 impl NewFile for GrowingFile {
@@ -183,6 +189,21 @@ impl NewFile for GrowingFile {
             .bytes_mut(self.held.id)
             .extend_from_slice(&bytes);
         self.bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn reserve(&mut self, bytes: usize) {
+        self.bytes = self.room.reserve(self.bytes, bytes);
+        let mut tree = self.held.storage.tree();
+        tree.bytes_mut(self.held.id).resize(bytes, 0);
+    }
+
+    fn fill(&mut self, bytes: Buffer) -> io::Result<()> {
+        self.room.take(&bytes)?;
+        let mut tree = self.held.storage.tree();
+        let room = tree.bytes_mut(self.held.id).get_mut(..bytes.len());
+        room.expect("because it was reserved")
+            .copy_from_slice(&bytes);
         Ok(())
     }
 

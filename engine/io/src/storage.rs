@@ -130,8 +130,8 @@ impl fmt::Debug for Lock {
 /// The files of one store.
 ///
 /// Nothing is durable before it is synced: a file's bytes by [`NewFile::sync`], its name (after creation, rename or
-/// removal) by [`Storage::sync_directory`] of the directory that holds it. A file is written once, by appending, and
-/// never changed after it was renamed to its final name; that is what makes [`StoredFile::map`] sound.
+/// removal) by [`Storage::sync_directory`] of the directory that holds it. Each byte of a file is written once, and none
+/// after it was renamed to its final name; that is what makes [`StoredFile::map`] sound.
 pub trait Storage: fmt::Debug + Send + Sync {
     /// Opens a finished file to read.
     ///
@@ -220,6 +220,19 @@ pub trait NewFile: fmt::Debug + Send {
     /// Whatever went wrong with this or an earlier append. After an error every later call fails.
     fn append(&mut self, bytes: Buffer) -> io::Result<()>;
 
+    /// Leaves room at the start of a file that is still empty, for a head that says what comes after it. Until
+    /// [`Self::fill`] it reads as zeros.
+    ///
+    /// # Panics
+    /// If the file is not empty.
+    fn reserve(&mut self, bytes: usize);
+
+    /// Writes what room was left for at the start: all of it, and once. Goes on like [`Self::append`].
+    ///
+    /// # Errors
+    /// As for [`Self::append`]; `InvalidInput` if it is not as long as the room.
+    fn fill(&mut self, bytes: Buffer) -> io::Result<()>;
+
     /// Waits for all appends, so that whoever opens the file sees their bytes. Makes nothing durable.
     ///
     /// # Errors
@@ -232,8 +245,31 @@ pub trait NewFile: fmt::Debug + Send {
     /// As for [`Self::append`]. A failed sync is never tried again: the second could succeed with the bytes lost.
     fn sync(&mut self) -> io::Result<()>;
 
-    /// Returns how many bytes were appended.
+    /// Returns how long the file is: what was reserved and what was appended.
     fn bytes(&self) -> u64;
+}
+
+/// The room at the start of a file being written.
+#[derive(Debug, Default)]
+pub(crate) struct Room(usize);
+
+impl Room {
+    /// Leaves room in a file of `length` bytes; returns how long it then is.
+    pub(crate) fn reserve(&mut self, length: u64, bytes: usize) -> u64 {
+        assert_eq!(length, 0, "room is left at the start of an empty file");
+        self.0 = bytes;
+        bytes as u64
+    }
+
+    /// Takes the room for these bytes.
+    pub(crate) fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.len() != self.0 {
+            let text = format!("{} bytes for a room of {}", bytes.len(), self.0);
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        self.0 = 0;
+        Ok(())
+    }
 }
 
 /// The bytes of a finished file in memory.

@@ -80,6 +80,21 @@ impl<'a> TemporaryFile<'a> {
             .map_err(StoreError::io("write", &self.path))
     }
 
+    /// Leaves room at the start of the file, which is still empty, for [`Self::fill`].
+    pub(crate) fn reserve(&mut self, bytes: usize) {
+        let file = self.file.as_mut();
+        file.expect("because only publish() and drop() take it")
+            .reserve(bytes);
+    }
+
+    /// Writes what room was left for.
+    pub(crate) fn fill(&mut self, bytes: Buffer) -> Result<(), StoreError> {
+        let file = self.file.as_mut();
+        file.expect("because only publish() and drop() take it")
+            .fill(bytes)
+            .map_err(StoreError::io("write", &self.path))
+    }
+
     /// Returns where it stands until it is published.
     pub(crate) fn path(&self) -> &StorePath {
         &self.path

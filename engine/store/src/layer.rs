@@ -5,6 +5,7 @@ use crate::resolve::{WINDOW_BLOCKS, ids_in};
 use crate::spool::{Spool, Spooled};
 use crate::{Environment, Session, StoreError, files, parallel, paths};
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tegula_format::{
@@ -179,26 +180,43 @@ impl Layer {
 
     /// Returns the bytes of the chunk id at a position of the id table.
     pub(crate) fn id_bytes(&self, position: u64) -> Result<&[u8; 32], StoreError> {
-        let page =
-            usize::try_from(position / IDS_PER_PAGE).expect("because a table has at most 2^32 ids");
-        let checked = self.checked_pages.get(page);
-        if checked.is_none_or(|checked| !checked.load(Ordering::Relaxed)) {
-            let start = self.ids_start + page * LAYER_PAGE_BYTES;
-            self.mapped
-                .check_readable(start..start + LAYER_PAGE_BYTES)
-                .map_err(StoreError::io("read", &self.path))?;
-            self.sections()
-                .verify_page(page)
-                .map_err(StoreError::corrupt(&self.path))?;
-            if let Some(checked) = checked {
-                checked.store(true, Ordering::Relaxed);
-            }
+        let ids = self.ids_bytes(position..position + 1)?;
+        Ok(ids
+            .first_chunk()
+            .expect("because it is as long as was asked for"))
+    }
+
+    /// Returns the bytes of the chunk ids at some positions of the id table, all of which there are.
+    pub(crate) fn ids_bytes(&self, positions: Range<u64>) -> Result<&[u8], StoreError> {
+        let narrow =
+            |position| usize::try_from(position).expect("because a table has at most 2^32 ids");
+        let pages = positions.start / IDS_PER_PAGE..positions.end.div_ceil(IDS_PER_PAGE);
+        for page in narrow(pages.start)..narrow(pages.end) {
+            self.check_page(page)?;
         }
-        let start = usize::try_from(position * 32).expect("because its page is mapped");
-        let bytes = self.mapped.as_slice().get(self.ids_start + start..);
-        Ok(bytes
-            .and_then(|bytes| bytes.first_chunk())
-            .expect("because every position below the count of blocks is in the table"))
+        let bytes = narrow(positions.start * 32)..narrow(positions.end * 32);
+        let bytes = self.ids_start + bytes.start..self.ids_start + bytes.end;
+        let ids = self.mapped.as_slice().get(bytes);
+        Ok(ids.expect("because every position below the count of blocks is in the table"))
+    }
+
+    /// Checks a page of the id table, the first time that it is looked at.
+    fn check_page(&self, page: usize) -> Result<(), StoreError> {
+        let checked = self.checked_pages.get(page);
+        if checked.is_some_and(|checked| checked.load(Ordering::Relaxed)) {
+            return Ok(());
+        }
+        let start = self.ids_start + page * LAYER_PAGE_BYTES;
+        self.mapped
+            .check_readable(start..start + LAYER_PAGE_BYTES)
+            .map_err(StoreError::io("read", &self.path))?;
+        self.sections()
+            .verify_page(page)
+            .map_err(StoreError::corrupt(&self.path))?;
+        if let Some(checked) = checked {
+            checked.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Returns the position in the id table of the first block at or after `block` that this layer sets.
@@ -292,7 +310,7 @@ impl Ids<'_> {
 pub(crate) enum LayerIdSource<'a> {
     /// It was gathered.
     Table(Ids<'a>),
-    /// It is what these layers show of the first `blocks` blocks. It is gone through twice, never held.
+    /// It is what these layers show of the first `blocks` blocks. It is gone through once, never held.
     Layers {
         /// The layers, newest first.
         layers: &'a [Arc<Layer>],
@@ -307,36 +325,37 @@ const PIECE_BYTES: usize = 1 << 20;
 /// Windows of blocks whose ids are looked up at once: 16 MiB of them, at most.
 const PIECE_WINDOWS: usize = 8;
 
-/// Bytes of ids that are kept from one pass to the next instead of being looked up again: those of 3 million blocks.
-const KEPT_BYTES_MAX: usize = 96 << 20;
-
 impl LayerIdSource<'_> {
-    /// Goes through the table piece by piece, from piece number `first` on.
+    /// Goes through the table piece by piece. While one is dealt with the next is looked up.
     fn pieces(
         &self,
-        first: usize,
-        mut each: impl FnMut(Cow<'_, [u8]>) -> Result<(), StoreError>,
+        mut each: impl FnMut(Cow<'_, [u8]>) -> Result<(), StoreError> + Send,
     ) -> Result<(), StoreError> {
-        match self {
+        let (layers, blocks) = match self {
             Self::Table(ids) => {
-                let mut pieces = ids.as_slice().chunks(PIECE_BYTES).skip(first);
-                pieces.try_for_each(|piece| each(Cow::Borrowed(piece)))
+                let mut pieces = ids.as_slice().chunks(PIECE_BYTES);
+                return pieces.try_for_each(|piece| each(Cow::Borrowed(piece)));
             }
-            Self::Layers { layers, blocks } => {
-                let windows = (0..blocks.div_ceil(WINDOW_BLOCKS)).skip(first);
-                let firsts: Vec<u64> = windows.map(|window| window * WINDOW_BLOCKS).collect();
-                // All cores look the ids up; what they found goes on in order.
-                for firsts in firsts.chunks(PIECE_WINDOWS) {
-                    let ids = |first: &u64| {
-                        ids_in(layers, *first..*first + WINDOW_BLOCKS.min(*blocks - first))
-                    };
-                    for ids in parallel::map(firsts, 1, ids) {
-                        each(Cow::Owned(ids?))?;
-                    }
-                }
-                Ok(())
-            }
+            Self::Layers { layers, blocks } => (*layers, *blocks),
+        };
+        let windows = 0..blocks.div_ceil(WINDOW_BLOCKS);
+        let firsts: Vec<u64> = windows.map(|window| window * WINDOW_BLOCKS).collect();
+        let look_up = |firsts: &[u64]| {
+            parallel::map(firsts, 1, |first| {
+                ids_in(layers, *first..*first + WINDOW_BLOCKS.min(blocks - first))
+            })
+        };
+        let mut batches = firsts.chunks(PIECE_WINDOWS);
+        let mut found = batches.next().map(look_up);
+        while let Some(batch) = found.take() {
+            let (dealt, next) = parallel::both(
+                || batch.into_iter().try_for_each(|ids| each(Cow::Owned(ids?))),
+                || batches.next().map(look_up),
+            );
+            dealt?;
+            found = next;
         }
+        Ok(())
     }
 }
 
@@ -360,47 +379,30 @@ impl NewLayer<'_> {
         ingest: IngestId,
     ) -> Result<LayerId, StoreError> {
         let environment = session.environment();
-        let mut ids = LayerIds::new();
-        let (mut kept, mut kept_bytes, mut pieces) = (Vec::new(), 0, 0);
-        self.ids.pieces(0, |piece| {
-            ids.push(&piece);
-            if let Cow::Owned(piece) = piece
-                && kept.len() == pieces
-                && kept_bytes + piece.len() <= KEPT_BYTES_MAX
-            {
-                kept_bytes += piece.len();
-                kept.push(piece);
-            }
-            pieces += 1;
-            Ok(())
-        })?;
-        let (id, head) = self.parts(session.block_size(), ingest, &ids).encode();
+        let head = self.parts(session.block_size(), ingest).begin_head();
         let mut file = TemporaryFile::create(environment)?;
-        file.append(Buffer::from(head))?;
-        let others = kept.len();
-        let mut gathered = Vec::new();
-        let mut append = |mut piece: Vec<u8>| {
+        file.reserve(head.bytes());
+        let (mut ids, mut gathered) = (LayerIds::new(), Vec::new());
+        self.ids.pieces(|piece| {
+            ids.push(&piece);
             // Short pieces go out together.
-            gathered.append(&mut piece);
+            match gathered.is_empty() {
+                true => gathered = piece.into_owned(),
+                false => gathered.extend_from_slice(&piece),
+            }
             match gathered.len() < PIECE_BYTES {
                 true => Ok(()),
                 false => file.append(Buffer::from(std::mem::take(&mut gathered))),
             }
-        };
-        kept.into_iter().try_for_each(&mut append)?;
-        self.ids
-            .pieces(others, |piece| append(piece.into_owned()))?;
+        })?;
         file.append(Buffer::from(gathered))?;
+        let (id, head) = head.finish(&ids);
+        file.fill(Buffer::from(head))?;
         file.publish(&paths::layer(&id), Existing::Refuse)?;
         Ok(id)
     }
 
-    fn parts<'b>(
-        &'b self,
-        block_size: BlockSize,
-        ingest: IngestId,
-        ids: &'b LayerIds,
-    ) -> LayerParts<'b> {
+    fn parts(&self, block_size: BlockSize, ingest: IngestId) -> LayerParts<'_> {
         LayerParts {
             ingest,
             block_size,
@@ -408,7 +410,6 @@ impl NewLayer<'_> {
             parent: self.parent,
             data: &self.data,
             zero: &self.zero,
-            ids,
             differs: self.differs,
         }
     }

@@ -19,6 +19,21 @@ pub(crate) fn map<T, R>(items: &[T], _least: usize, work: impl Fn(&T) -> R) -> V
     items.iter().map(work).collect()
 }
 
+/// Does two things at once.
+#[cfg(not(feature = "shuttle"))]
+pub(crate) fn both<A: Send, B: Send>(
+    first: impl FnOnce() -> A + Send,
+    second: impl FnOnce() -> B + Send,
+) -> (A, B) {
+    rayon::join(first, second)
+}
+
+/// As above, one after the other.
+#[cfg(feature = "shuttle")]
+pub(crate) fn both<A, B>(first: impl FnOnce() -> A, second: impl FnOnce() -> B) -> (A, B) {
+    (first(), second())
+}
+
 /// Sorts ids. Their first eight bytes nearly always tell.
 pub(crate) fn sort(ids: &mut [ChunkId]) {
     let order = |a: &ChunkId, b: &ChunkId| a.prefix().cmp(&b.prefix()).then_with(|| a.cmp(b));

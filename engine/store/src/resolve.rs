@@ -250,12 +250,23 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// Gathers the ids of all blocks of a run that hold data.
-pub(crate) fn ids_in(layers: &[Arc<Layer>], blocks: Blocks) -> Result<Vec<u8>, StoreError> {
+/// Gathers the ids of all blocks of a window that hold data.
+pub(crate) fn ids_in(layers: &[Arc<Layer>], window: Blocks) -> Result<Vec<u8>, StoreError> {
+    let mut canvas = Canvas::new(layers);
     let mut ids = Vec::new();
-    for row in ChunksIn::new(layers, blocks) {
-        let (_, id) = row?;
-        ids.extend_from_slice(id);
+    if canvas.has_data(&window) {
+        canvas.paint(window);
+    }
+    // What stands together in a layer is taken at once.
+    let follows = |slot: &Slot, next: &Slot| {
+        slot.layer == next.layer && (*slot == ZEROS || slot.position + 1 == next.position)
+    };
+    for run in canvas.slots.chunk_by(follows) {
+        let first = run.first().expect("because no run is empty");
+        if let Some(layer) = layers.get(first.layer as usize) {
+            let first = u64::from(first.position);
+            ids.extend_from_slice(layer.ids_bytes(first..first + run.len() as u64)?);
+        }
     }
     Ok(ids)
 }

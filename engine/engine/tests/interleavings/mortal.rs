@@ -129,6 +129,15 @@ impl NewFile for MortalFile {
         self.file.append(bytes)
     }
 
+    fn reserve(&mut self, bytes: usize) {
+        self.file.reserve(bytes);
+    }
+
+    fn fill(&mut self, bytes: Buffer) -> io::Result<()> {
+        self.life.step()?;
+        self.file.fill(bytes)
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         self.life.step()?;
         self.file.flush()

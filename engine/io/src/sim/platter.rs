@@ -4,8 +4,8 @@
 //! limits that journals keep too: a rename is one step, and of changes to the same name a later one survives only if
 //! the earlier did. A rename waits for the sync of the *new* name's directory.
 //!
-//! Bytes: an append waits until its file is synced. A crash keeps it, loses it or tears it, each for itself; where bytes
-//! are lost the file may be shorter or hold zeros or garbage.
+//! Bytes: a write waits until its file is synced. A crash keeps it, loses it or tears it, each for itself; where bytes are
+//! lost the file may be shorter or hold zeros or garbage.
 
 use crate::StorePath;
 use crate::tree::{FileId, Item};
@@ -67,11 +67,11 @@ impl ChangeKind {
 struct Unsynced {
     /// The length that is durable.
     bytes: usize,
-    appends: Vec<Append>,
+    writes: Vec<Write>,
 }
 
 #[derive(Debug, Clone)]
-struct Append {
+struct Write {
     range: Range<usize>,
     /// A failed sync gave it up: it is lost, though the cache shows it until the crash.
     dropped: bool,
@@ -111,32 +111,32 @@ impl Platter {
         self.waiting.push(Change { kind, failed });
     }
 
-    pub(super) fn appended(&mut self, id: FileId, range: Range<usize>) {
+    pub(super) fn written(&mut self, id: FileId, range: Range<usize>) {
         let unsynced = self.unsynced.entry(id).or_default();
         if !range.is_empty() {
             let dropped = false;
-            unsynced.appends.push(Append { range, dropped });
+            unsynced.writes.push(Write { range, dropped });
         }
     }
 
     /// Makes durable what a file was changed to behind its keeper's back.
     pub(super) fn altered(&mut self, id: FileId, bytes: usize) {
-        let appends = Vec::new();
-        self.unsynced.insert(id, Unsynced { bytes, appends });
+        let writes = Vec::new();
+        self.unsynced.insert(id, Unsynced { bytes, writes });
     }
 
     /// Makes a file's bytes durable. After a failed sync there is no other: the file's handle refuses.
     pub(super) fn sync(&mut self, id: FileId, bytes: usize) {
         let unsynced = self.unsynced.entry(id).or_default();
         unsynced.bytes = bytes;
-        unsynced.appends.clear();
+        unsynced.writes.clear();
     }
 
     /// Drops the bytes that a failed sync should have made durable.
     pub(super) fn fail_sync(&mut self, id: FileId) {
         let unsynced = self.unsynced.entry(id).or_default();
-        for append in &mut unsynced.appends {
-            append.dropped = true;
+        for write in &mut unsynced.writes {
+            write.dropped = true;
         }
     }
 
@@ -230,11 +230,11 @@ impl Platter {
         };
         let mut length = unsynced.bytes;
         let mut lost: Vec<Range<usize>> = Vec::new();
-        for append in &unsynced.appends {
-            let Range { start, end } = append.range;
-            let kept = match append.dropped {
+        for write in &unsynced.writes {
+            let Range { start, end } = write.range;
+            let kept = match write.dropped {
                 true => start..start,
-                false => survivor(append.range.clone(), choice),
+                false => survivor(write.range.clone(), choice),
             };
             if !kept.is_empty() {
                 length = length.max(kept.end);
@@ -261,7 +261,7 @@ impl Platter {
     }
 }
 
-/// Chooses what survives of an append: nothing, its head, its tail, or all of it.
+/// Chooses what survives of a write: nothing, its head, its tail, or all of it.
 fn survivor(range: Range<usize>, choice: Choice<'_>) -> Range<usize> {
     let Range { start, end } = range;
     let cuts_of = |sector: usize| (start / sector + 1)..end.div_ceil(sector);
@@ -269,7 +269,7 @@ fn survivor(range: Range<usize>, choice: Choice<'_>) -> Range<usize> {
         .into_iter()
         .filter(|sector| !cuts_of(*sector).is_empty())
         .collect();
-    // An append within one sector is written whole or not at all.
+    // A write within one sector is written whole or not at all.
     let fates = if sectors.is_empty() { 2 } else { 3 };
     match choice(fates) {
         0 => start..start,

@@ -4,6 +4,7 @@ use super::fault::{Call, Fault};
 use super::stats::Handles;
 use super::{SimDisk, State, crashed};
 use crate::files::EarlierFailure;
+use crate::storage::Room;
 use crate::tree::{FileId, Item, Shown, read_range};
 use crate::{
     Backend, Buffer, Entry, Existing, Lock, LockMode, Mapped, NewFile, Pending, Storage, StorePath,
@@ -35,6 +36,7 @@ impl Storage for SimDisk {
             Ok(Box::new(GrowingFile {
                 path: path.clone(),
                 bytes: 0,
+                room: Room::default(),
                 failed: None,
                 counted: self.counted(state, |handles| &mut handles.writers),
                 lock: lock.expect("because nobody else knows the file yet"),
@@ -239,6 +241,7 @@ impl AsRef<[u8]> for Map {
 struct GrowingFile {
     path: StorePath,
     bytes: u64,
+    room: Room,
     failed: Option<EarlierFailure>,
     counted: Counted,
     lock: Held,
@@ -258,43 +261,55 @@ impl GrowingFile {
         done
     }
 
-    fn write(&self, state: &mut State, bytes: &[u8]) {
-        let content = state.tree.bytes_mut(self.lock.id);
-        let start = content.len();
-        content.extend_from_slice(bytes);
-        let range = start..content.len();
-        state.platter.appended(self.lock.id, range);
-        state.stats.bytes_appended += bytes.len() as u64;
-    }
-}
-
-impl NewFile for GrowingFile {
-    fn append(&mut self, bytes: Buffer) -> io::Result<()> {
+    /// Writes bytes at an offset: what may go wrong with that is chosen by the disk.
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let write = |this: &Self, state: &mut State, bytes: &[u8]| {
+            let start = usize::try_from(offset).map_err(io::Error::other)?;
+            let range = start..start + bytes.len();
+            let content = state.tree.bytes_mut(this.lock.id);
+            content.resize(content.len().max(range.end), 0);
+            let place = content.get_mut(range.clone());
+            place
+                .expect("because it was just made as long")
+                .copy_from_slice(bytes);
+            state.platter.written(this.lock.id, range);
+            state.stats.bytes_appended += bytes.len() as u64;
+            Ok(())
+        };
         self.attempt(|this| {
-            let whole = |state: &mut State| {
-                this.write(state, &bytes);
-                Ok(())
-            };
+            let whole = |state: &mut State| write(this, state, bytes);
             let half = bytes.get(..bytes.len() / 2).unwrap_or_default();
             this.disk().call_or(
                 Call::Append,
                 &this.path,
                 whole,
                 |state, fault| match fault {
-                    Fault::LostWrite => {
-                        this.write(state, &vec![0; bytes.len()]);
-                        Ok(())
-                    }
+                    Fault::LostWrite => write(this, state, &vec![0; bytes.len()]),
                     Fault::ShortWrite => {
-                        this.write(state, half);
+                        write(this, state, half)?;
                         Err(fault.to_error())
                     }
                     _ => Err(fault.to_error()),
                 },
             )
-        })?;
+        })
+    }
+}
+
+impl NewFile for GrowingFile {
+    fn append(&mut self, bytes: Buffer) -> io::Result<()> {
+        self.write(self.bytes, &bytes)?;
         self.bytes += bytes.len() as u64;
         Ok(())
+    }
+
+    fn reserve(&mut self, bytes: usize) {
+        self.bytes = self.room.reserve(self.bytes, bytes);
+    }
+
+    fn fill(&mut self, bytes: Buffer) -> io::Result<()> {
+        self.room.take(&bytes)?;
+        self.write(0, &bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -11,6 +11,7 @@ pub use hook::{CompletionHook, Operation};
 pub use probe::probe;
 
 use crate::files::{EarlierFailure, FinishedFile};
+use crate::storage::Room;
 use crate::{
     Backend, Buffer, Entry, Existing, FileStorage, Lock, LockMode, Mapped, NewFile, Pending,
     Storage, StorePath, StoredFile,
@@ -88,6 +89,7 @@ impl Storage for UringStorage {
         Ok(Box::new(RingGrowingFile {
             file: self.through_the_ring(Arc::new(file)),
             bytes: 0,
+            room: Room::default(),
             appends: VecDeque::new(),
             failed: None,
         }))
@@ -154,6 +156,7 @@ impl StoredFile for RingFinishedFile {
 struct RingGrowingFile {
     file: RingFile,
     bytes: u64,
+    room: Room,
     /// Appends under way, oldest first.
     appends: VecDeque<Pending<()>>,
     failed: Option<EarlierFailure>,
@@ -167,6 +170,16 @@ impl RingGrowingFile {
         let done = step(self);
         self.failed = done.as_ref().err().map(EarlierFailure::of);
         done
+    }
+
+    /// Begins a write, when not too many are under way.
+    fn write(&mut self, offset: u64, bytes: Buffer) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.wait_for_appends(APPENDS_UNDER_WAY - 1)?;
+        self.appends.push_back(self.file.write(offset, bytes));
+        Ok(())
     }
 
     /// Waits until at most so many appends are under way.
@@ -183,14 +196,21 @@ impl RingGrowingFile {
 impl NewFile for RingGrowingFile {
     fn append(&mut self, bytes: Buffer) -> io::Result<()> {
         self.attempt(|this| {
-            if bytes.is_empty() {
-                return Ok(());
-            }
-            this.wait_for_appends(APPENDS_UNDER_WAY - 1)?;
             let length = bytes.len() as u64;
-            this.appends.push_back(this.file.write(this.bytes, bytes));
+            this.write(this.bytes, bytes)?;
             this.bytes += length;
             Ok(())
+        })
+    }
+
+    fn reserve(&mut self, bytes: usize) {
+        self.bytes = self.room.reserve(self.bytes, bytes);
+    }
+
+    fn fill(&mut self, bytes: Buffer) -> io::Result<()> {
+        self.attempt(|this| {
+            this.room.take(&bytes)?;
+            this.write(0, bytes)
         })
     }
 

@@ -244,6 +244,7 @@ fn a_file_keeps_few_appends_under_way() {
         let mut file = RingGrowingFile {
             file: storage.through_the_ring(Arc::new(file)),
             bytes: 0,
+            room: Room::default(),
             appends: VecDeque::new(),
             failed: None,
         };
