@@ -35,6 +35,10 @@ pub fn drain() -> io::Result<()> {
 /// Appends of one file that may be under way. Bounds what a fast producer holds in memory.
 const APPENDS_UNDER_WAY: usize = 8;
 
+/// Appended bytes that the device is told to begin with at once. A segment has several of these, so that its sync has only
+/// the last to wait for.
+const WRITE_OUT_BYTES: u64 = 8 << 20;
+
 /// A store's files in a directory, through io_uring.
 #[derive(Debug)]
 pub struct UringStorage {
@@ -91,6 +95,8 @@ impl Storage for UringStorage {
             bytes: 0,
             room: Room::default(),
             appends: VecDeque::new(),
+            written: 0,
+            written_out: 0,
             failed: None,
         }))
     }
@@ -157,8 +163,12 @@ struct RingGrowingFile {
     file: RingFile,
     bytes: u64,
     room: Room,
-    /// Appends under way, oldest first.
-    appends: VecDeque<Pending<()>>,
+    /// Appends under way, oldest first, each with where it ends.
+    appends: VecDeque<(u64, Pending<()>)>,
+    /// Where the last append ends that is known to be over.
+    written: u64,
+    /// How far the device was told to begin.
+    written_out: u64,
     failed: Option<EarlierFailure>,
 }
 
@@ -178,15 +188,29 @@ impl RingGrowingFile {
             return Ok(());
         }
         self.wait_for_appends(APPENDS_UNDER_WAY - 1)?;
-        self.appends.push_back(self.file.write(offset, bytes));
+        let end = offset + bytes.len() as u64;
+        let append = self.file.write(offset, bytes);
+        self.appends.push_back((end, append));
+        self.write_out();
         Ok(())
+    }
+
+    /// Lets the device begin with what was appended, when that is enough.
+    fn write_out(&mut self) {
+        let length = self.written.saturating_sub(self.written_out);
+        if let (true, Ok(length)) = (length >= WRITE_OUT_BYTES, u32::try_from(length)) {
+            let begun = self.file.write_out(self.written_out, length);
+            self.appends.push_back((self.written, begun));
+            self.written_out = self.written;
+        }
     }
 
     /// Waits until at most so many appends are under way.
     fn wait_for_appends(&mut self, left: usize) -> io::Result<()> {
         while self.appends.len() > left {
-            if let Some(oldest) = self.appends.pop_front() {
+            if let Some((end, oldest)) = self.appends.pop_front() {
                 oldest.wait()?;
+                self.written = self.written.max(end);
             }
         }
         Ok(())
@@ -233,7 +257,7 @@ impl NewFile for RingGrowingFile {
 impl Drop for RingGrowingFile {
     fn drop(&mut self) {
         // The lock is let go with the file: nobody shall take it for abandoned while it still grows.
-        for append in self.appends.drain(..) {
+        for (_, append) in self.appends.drain(..) {
             let _ = append.wait();
         }
     }

@@ -37,6 +37,9 @@ const SUBMIT_AGAIN_MS: u64 = 10;
 /// How often a read or write is tried again if the kernel says EAGAIN or EINTR, before that is believed.
 const TRIES_MAX: u32 = 100;
 
+/// The flag of sync_file_range(2) that begins to write and waits for nothing.
+const SYNC_FILE_RANGE_WRITE: u32 = 2;
+
 /// Bytes in one entry; longer operations are continued like short ones.
 const ENTRY_BYTES_MAX: usize = 1 << 30;
 
@@ -78,6 +81,11 @@ enum What {
         bytes: Buffer,
         promise: Promise<()>,
     },
+    WriteOut {
+        offset: u64,
+        length: u32,
+        promise: Promise<()>,
+    },
     Sync {
         promise: Promise<()>,
     },
@@ -104,6 +112,16 @@ impl RingFile {
         self.request(|promise| What::Write {
             offset,
             bytes,
+            promise,
+        })
+    }
+
+    /// Lets the device begin with what was written, so that the sync at the end finds little left to do. Promises nothing
+    /// and never fails: errors of the device are kept for that sync, as nobody waits here for what was begun.
+    pub(super) fn write_out(&self, offset: u64, length: u32) -> Pending<()> {
+        self.request(|promise| What::WriteOut {
+            offset,
+            length,
             promise,
         })
     }
@@ -301,6 +319,22 @@ async fn carry_out(request: Request, permit: OwnedSemaphorePermit) {
             let _permit = held.permit;
             drop(held.file);
             promise.fulfil(written);
+        }
+        What::WriteOut {
+            offset,
+            length,
+            promise,
+        } => {
+            let held = held(Buffer::default());
+            // Only begun: with a flag to wait, the kernel would tell of a failed write here, and the sync no more.
+            let entry = opcode::SyncFileRange::new(types::Fd(held.file.as_raw_fd()), length)
+                .offset(offset)
+                .flags(SYNC_FILE_RANGE_WRITE)
+                .build();
+            let (_, held) = submit(held, entry).await;
+            let _permit = held.permit;
+            drop(held.file);
+            promise.fulfil(Ok(()));
         }
         What::Sync { promise } => {
             let (synced, held) = sync(held(Buffer::default()), hook).await;

@@ -235,19 +235,24 @@ fn nothing_read_or_written_is_an_error_and_not_an_endless_loop() {
     }
 }
 
+fn growing(storage: &UringStorage) -> RingGrowingFile {
+    let file = storage.files.create_file(&StorePath::new("a")).unwrap();
+    RingGrowingFile {
+        file: storage.through_the_ring(Arc::new(file)),
+        bytes: 0,
+        room: Room::default(),
+        appends: VecDeque::new(),
+        written: 0,
+        written_out: 0,
+        failed: None,
+    }
+}
+
 #[test]
 fn a_file_keeps_few_appends_under_way() {
     if is_there() {
         let place = tempfile::tempdir().unwrap();
-        let storage = UringStorage::open(place.path()).unwrap();
-        let file = storage.files.create_file(&StorePath::new("a")).unwrap();
-        let mut file = RingGrowingFile {
-            file: storage.through_the_ring(Arc::new(file)),
-            bytes: 0,
-            room: Room::default(),
-            appends: VecDeque::new(),
-            failed: None,
-        };
+        let mut file = growing(&UringStorage::open(place.path()).unwrap());
         let mut most = 0;
         for _ in 0..100 {
             file.append(Buffer::copied(&[1; 1000])).unwrap();
@@ -255,6 +260,26 @@ fn a_file_keeps_few_appends_under_way() {
         }
         assert_eq!(most, APPENDS_UNDER_WAY);
         assert_eq!(file.bytes(), 100_000);
+    }
+}
+
+#[test]
+fn the_device_begins_with_a_long_file_before_its_sync() {
+    if is_there() {
+        let place = tempfile::tempdir().unwrap();
+        let storage = UringStorage::open(place.path()).unwrap();
+        let mut file = growing(&storage);
+        let piece = |n: u8| Buffer::copied(&[n; 1 << 20]);
+        (0..32).for_each(|n| file.append(piece(n)).unwrap());
+        let begun = file.written_out;
+        assert!(begun >= WRITE_OUT_BYTES && begun <= file.written, "{begun}");
+        file.sync().unwrap();
+        assert_eq!(file.written, 32 << 20);
+        let read = storage.open(&StorePath::new("a")).unwrap();
+        for n in 0..32 {
+            let read = read.read_at(u64::from(n) << 20, 1 << 20).wait().unwrap();
+            assert_eq!(*read, *piece(n));
+        }
     }
 }
 
