@@ -17,7 +17,7 @@ use tegula_format::{
 use tegula_io::Buffer;
 use tegula_store::{Encoded, IdTable, Ingest, LayerStack, NewChunk, NewImage, Session, StoreError};
 
-/// Steps in a window of the pipeline. Three windows of blocks and their records are what a put holds in memory.
+/// The most steps in a window of the pipeline. Three windows of blocks and their records are what a put holds in memory.
 const WINDOW_BATCHES: usize = 32;
 
 /// Steps that a smaller window has, each of them smaller then: every core is to have one.
@@ -523,6 +523,12 @@ pub(crate) fn is_zero(block: &[u8]) -> bool {
             .all(|piece| piece.iter().fold(0, |or, byte| or | byte) == 0)
 }
 
+/// Returns how many steps a window has: where a step is one block longer than most steps are, fewer of them.
+fn window_batches(block_size: BlockSize) -> usize {
+    let batch_bytes = BATCH_BYTES.max(block_size.as_usize());
+    (WINDOW_BATCHES * BATCH_BYTES / batch_bytes).max(WINDOW_BATCHES_MIN)
+}
+
 fn put_disk(
     map: &mut NewMap<'_, '_>,
     workers: Workers,
@@ -540,13 +546,14 @@ fn put_disk(
         block_size: map.block_size,
         parent_bytes: map.base.map(LayerStack::virtual_size),
     };
+    let window_batches = window_batches(map.block_size);
     let mut walk = DiskWalk::new(disk, plan);
     let read_error = |offset| move |source| EngineError::of_source(disk.name(), offset, source);
     workers.pipeline(
         || {
             task.check()?;
-            let mut window = Vec::with_capacity(WINDOW_BATCHES);
-            while window.len() < WINDOW_BATCHES {
+            let mut window = Vec::with_capacity(window_batches);
+            while window.len() < window_batches {
                 match walk.next_batch().map_err(read_error(walk.position()))? {
                     Some(batch) => window.push(batch),
                     None => break,
@@ -727,6 +734,14 @@ fn check_size(name: &str, found: u64, block_size: BlockSize) -> Result<(), Engin
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_window_has_16_mib_whatever_the_size_of_blocks() {
+        for block_size in [BlockSize::MIN, BlockSize::DEFAULT, BlockSize::MAX] {
+            let batch_bytes = BATCH_BYTES.max(block_size.as_usize());
+            assert_eq!(window_batches(block_size) * batch_bytes, 16 << 20);
+        }
+    }
 
     #[test]
     fn one_byte_anywhere_makes_a_block_not_zero() {

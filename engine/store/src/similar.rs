@@ -14,8 +14,8 @@ use tegula_format::{ChunkId, Feature, IdPrefix, RunRow, Sketch, SketchRow};
 use tegula_io::Buffer;
 use tegula_io::sync::{Mutex, PoisonError};
 
-/// Features kept in memory before they are published as a run: 32 MiB of them.
-const FEATURES_KEPT_MAX: usize = 1 << 20;
+/// Features kept in memory before they are published as a run: 16 MiB of them, and twice that where they are sorted.
+const FEATURES_KEPT_MAX: usize = 1 << 19;
 
 /// Bytes of decoded bases kept for the chunks that follow.
 const DECODED_BYTES_MAX: usize = 32 << 20;

@@ -20,7 +20,9 @@ use grouping::{Grouping, Member};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tegula_format::{ChunkId, IdPrefix, ImageName, RunRow, SegmentNumber, Sketch, SketchRow};
+use tegula_format::{
+    BlockSize, ChunkId, IdPrefix, ImageName, RunRow, SegmentNumber, Sketch, SketchRow,
+};
 use tegula_io::sync::{Mutex, PoisonError};
 use tegula_io::{Buffer, LockMode};
 
@@ -83,10 +85,27 @@ pub struct Optimization {
 
 /// The most chunks gone through at once: their sketches, and which of them share features, are held in memory. 8 GiB of
 /// 64 KiB blocks, in about 80 MiB.
-const BATCH_CHUNKS_MAX: usize = 1 << 17;
+const BATCH_CHUNKS_MAX: u64 = 1 << 17;
 
-/// Chunks that are decoded, or compressed, between two looks at whether to go on.
-const STEP_CHUNKS: usize = 256;
+/// The most bytes gone through at once, before compression: the store needs room for them.
+const BATCH_BYTES_MAX: u64 = 8 << 30;
+
+/// The most chunks that are decoded, or compressed, between two looks at whether to go on.
+const STEP_CHUNKS_MAX: u64 = 256;
+
+/// The most bytes of theirs, as long as every core has one.
+const STEP_BYTES_MAX: u64 = 32 << 20;
+
+/// Returns how many chunks are gone through at once.
+fn batch_chunks(block_size: BlockSize) -> u64 {
+    (BATCH_BYTES_MAX / u64::from(block_size.bytes())).min(BATCH_CHUNKS_MAX)
+}
+
+/// Returns how many chunks are worked on at once.
+fn step_chunks(block_size: BlockSize) -> usize {
+    let chunks = (STEP_BYTES_MAX / u64::from(block_size.bytes())).min(STEP_CHUNKS_MAX);
+    usize::try_from(chunks).expect("because they are few")
+}
 
 /// Of how many images, from the newest on, the chunks are put in the order in which they are read.
 const IMAGES_IN_ORDER: usize = 8;
@@ -151,6 +170,7 @@ impl Store {
             true => None,
             false => Some(segments_of(&session, &options.images)?),
         };
+        let batch_chunks = batch_chunks(self.config().block_size);
         let mut batches: Vec<Batch> = Vec::new();
         for (number, _) in list_sealed(self.environment())? {
             if wanted
@@ -165,7 +185,7 @@ impl Store {
                 Err(error) => return Err(error),
             };
             match batches.last_mut() {
-                Some(batch) if batch.chunks + rows <= BATCH_CHUNKS_MAX as u64 => {
+                Some(batch) if batch.chunks + rows <= batch_chunks => {
                     batch.segments.insert(number);
                     batch.chunks += rows;
                 }
@@ -235,8 +255,9 @@ impl Store {
             level,
         };
         let mut framed = 0;
-        for (position, ordinals) in order.chunks(STEP_CHUNKS).enumerate() {
-            if !step((position * STEP_CHUNKS) as u64) {
+        let step_chunks = step_chunks(self.config().block_size);
+        for (position, ordinals) in order.chunks(step_chunks).enumerate() {
+            if !step((position * step_chunks) as u64) {
                 return Ok(false);
             }
             for chunk in options.map(ordinals, 1, |ordinal| work.encode(*ordinal)) {
@@ -306,7 +327,7 @@ fn sketch_all(
             .collect();
         let before = members.len();
         let mut damaged = false;
-        for rows in needed.chunks(STEP_CHUNKS) {
+        for rows in needed.chunks(step_chunks(session.block_size())) {
             if !step(0) {
                 return Ok(None);
             }
@@ -457,5 +478,22 @@ impl Work<'_> {
         let record = self.session.read_segment(row, row.record_bytes())?.wait();
         let record = record.map_err(StoreError::io("read", &path))?;
         codec::copied(self.session, row, record)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_blocks_are_gone_through_in_fewer_and_bounded_bytes() {
+        for (block_size, batch, step) in [
+            (BlockSize::MIN, 1 << 17, 256),
+            (BlockSize::DEFAULT, 1 << 17, 256),
+            (BlockSize::MAX, 1 << 11, 8),
+        ] {
+            assert_eq!(batch_chunks(block_size), batch);
+            assert_eq!(step_chunks(block_size), step);
+        }
     }
 }
