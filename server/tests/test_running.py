@@ -256,6 +256,21 @@ def test_rules_are_read_again_when_told_and_kept_if_they_are_wrong(start_server,
         time.sleep(0.1)
 
 
+def test_the_bytes_of_deleted_images_are_given_back(start_server):
+    server = start_server(store={"collect_every_s": 1})
+    alice = server.client("alice")
+    segments = server.directory / "store" / "segments"
+    kept, deleted = os.urandom(1 << 20), os.urandom(8 << 20)
+    images = [alice.create_active(content) for content in (kept, deleted)]
+    assert sum(file.stat().st_size for file in segments.iterdir()) > len(deleted)
+    alice.delete(f"/v2/images/{images[1]['id']}").expect(204)
+    deadline = time.monotonic() + 30
+    while sum(file.stat().st_size for file in segments.iterdir()) > 2 * len(kept):
+        assert time.monotonic() < deadline, server.log()
+        time.sleep(0.1)
+    assert alice.get(f"/v2/images/{images[0]['id']}/file").expect(200).body == kept
+
+
 def test_two_servers_do_not_share_a_store(tegulad, server, tmp_path):
     """The second says why it does not start, and the first is unharmed."""
     config = server.config() | {"listen": {"address": f"127.0.0.1:{free_port()}"}}

@@ -6,6 +6,7 @@
 mod access;
 mod admin_token;
 mod cli;
+mod collecting;
 mod config;
 mod database;
 mod directory;

@@ -25,7 +25,7 @@ use crate::identity::{self, Known};
 use crate::log::Log;
 use crate::signals::{Asked, Signals};
 use crate::tls::Tls;
-use crate::{database, notify, rules, settings, store};
+use crate::{collecting, database, notify, rules, settings, store};
 
 /// How often the files of the rules are looked at. What changed is read at the second look that finds it so.
 const RULES_EVERY: Duration = Duration::from_secs(2);
@@ -45,6 +45,7 @@ pub(crate) fn run(config: &Config) -> Result<(), Box<dyn Error>> {
     let _claim = store::claim(config)?;
     let known = identity::known(config, &clock)?;
     let engine = store::open(config)?;
+    let collected = engine.clone();
     let catalog = database::open(config)?;
     let service = Service::new(
         catalog,
@@ -56,6 +57,7 @@ pub(crate) fn run(config: &Config) -> Result<(), Box<dyn Error>> {
     let transfers = transfers(config, &service, engine);
     recover(&transfers)?;
     let _hashing = Hashing::start(&transfers)?;
+    collecting::start(config, &collected)?;
     let app = App::new(Parts {
         transfers,
         identity: known.identity.clone(),

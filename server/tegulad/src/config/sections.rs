@@ -79,6 +79,7 @@ pub(crate) struct StoreSection {
     pub(crate) description: Option<String>,
     pub(crate) backend: Backend,
     pub(crate) zstd_level: i32,
+    pub(crate) collect_every_s: u32,
 }
 
 impl Default for StoreSection {
@@ -89,6 +90,7 @@ impl Default for StoreSection {
             description: None,
             backend: Backend::Auto,
             zstd_level: 1,
+            collect_every_s: 3600,
         }
     }
 }
