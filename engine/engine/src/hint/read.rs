@@ -80,18 +80,18 @@ impl ChangeHint {
     }
 }
 
-/// Skips white space and returns the letter that follows, without taking it.
+/// Skips what both JSON and XML call white space, and returns the letter that follows, without taking it. However the
+/// input comes in pieces, the same of it is left.
 fn first_letter(input: &mut dyn BufRead) -> io::Result<Option<u8>> {
     loop {
         let bytes = input.fill_buf()?;
-        let spaces = bytes
-            .iter()
-            .take_while(|byte| byte.is_ascii_whitespace())
-            .count();
-        match (bytes.get(spaces), bytes.len()) {
-            (Some(letter), _) => return Ok(Some(*letter)),
-            (None, 0) => return Ok(None),
-            (None, all) => input.consume(all),
+        let all = bytes.len();
+        let is_space = |byte: &&u8| b" \t\r\n".contains(byte);
+        let spaces = bytes.iter().take_while(is_space).count();
+        let letter = bytes.get(spaces).copied();
+        input.consume(spaces);
+        if letter.is_some() || all == 0 {
+            return Ok(letter);
         }
     }
 }
