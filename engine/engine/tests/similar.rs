@@ -219,6 +219,19 @@ fn many_puts_leave_few_sketch_runs_which_still_find_the_first() {
 }
 
 #[test]
+fn no_put_is_forgotten_when_it_merges_the_runs_of_others() {
+    let mut world = World::new(true);
+    for n in 0..20 {
+        let base = noise(100 + n, 256 << 10);
+        world.put(&format!("base-{n}"), &base);
+        let report = world.put(&format!("edited-{n}"), &edited(&base, 3));
+        assert!(report.framed_chunks >= 2, "{n}: {report:?}");
+    }
+    assert!(world.sketch_runs().len() <= 9, "{:?}", world.sketch_runs());
+    world.check();
+}
+
+#[test]
 fn a_store_without_prefix_frames_gets_neither_frames_nor_sketches() {
     let mut world = World::new(false);
     let base = noise(1, MIB);

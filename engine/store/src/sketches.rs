@@ -1,15 +1,15 @@
 //! Runs that find chunks by features of their content (SPEC 5.5). Advice only: whatever is wrong here, frames come out
 //! larger and nothing else.
 
-use crate::{Environment, Index, Session, StoreError, files, paths};
+use crate::{Environment, Session, StoreError, files, paths};
 use std::collections::HashMap;
 use tegula_format::{
     Feature, IdPrefix, SKETCH_ROW_BYTES, Sketch, SketchRow, SketchRun, SketchRunBuilder,
     SketchRunHeader, encode_sketch_run,
 };
-use tegula_io::{Buffer, Existing, LockMode, Mapped, StorePath};
+use tegula_io::{Buffer, Existing, Lock, LockMode, Mapped, StorePath};
 
-/// More runs than this are merged by the next writer.
+/// More runs than this are merged: those that are there by the next writer, those of one ingest by itself as it goes on.
 const RUNS_MAX: usize = 8;
 
 /// How many chunks of one run are asked about for one feature: one that many chunks have tells little.
@@ -48,7 +48,12 @@ impl Mapping {
 
 /// All runs there are.
 #[derive(Debug, Default)]
-pub(crate) struct SketchRuns(Vec<Mapping>);
+pub(crate) struct SketchRuns {
+    /// Those that were there.
+    found: Vec<Mapping>,
+    /// Those that were published since.
+    own: Vec<Mapping>,
+}
 
 impl SketchRuns {
     /// Maps the runs that can be read. The others, and those merged away meanwhile, are done without.
@@ -60,17 +65,22 @@ impl SketchRuns {
                 runs.extend(Mapping::open(environment, path).ok());
             }
         }
-        Ok(Self(runs))
+        Ok(Self {
+            found: runs,
+            own: Vec::new(),
+        })
     }
 
     /// Returns chunks that once had a feature.
     pub(crate) fn find(&self, feature: Feature) -> impl Iterator<Item = IdPrefix> + '_ {
-        self.0
+        self.found
             .iter()
+            .chain(&self.own)
             .flat_map(move |mapping| mapping.run().find(feature).take(CHUNKS_PER_FEATURE))
     }
 
-    /// Publishes rows as one more run.
+    /// Publishes rows as one more run. Runs of our own are merged when they get many: what an ingest looks up must not get
+    /// slower with every run it writes.
     pub(crate) fn publish(
         &mut self,
         environment: &Environment,
@@ -88,9 +98,66 @@ impl SketchRuns {
             &encode_sketch_run(&rows),
             Existing::Refuse,
         )?;
-        self.0.push(Mapping::open(environment, path)?);
+        self.own.push(Mapping::open(environment, path)?);
+        match self.own.len() > RUNS_MAX {
+            true => self.merge_own(environment),
+            false => Ok(()),
+        }
+    }
+
+    /// Merges some of our own runs, unless somebody else is at the index. The index does not know yet what is in them, so
+    /// nothing is left out.
+    fn merge_own(&mut self, environment: &Environment) -> Result<(), StoreError> {
+        let Some(_lock) = lock_index(environment)? else {
+            return Ok(());
+        };
+        let count = choose(&mut self.own);
+        let rest = self.own.split_off(count);
+        let victims = std::mem::replace(&mut self.own, rest);
+        let merged = merge_into_one(environment, &victims, |_| true)?;
+        self.own.push(Mapping::open(environment, merged)?);
         Ok(())
     }
+}
+
+/// Locks the index against others who remove runs; `None` if somebody else has.
+fn lock_index(environment: &Environment) -> Result<Option<Lock>, StoreError> {
+    let path = paths::index_lock();
+    let lock = environment.storage.try_lock(&path, LockMode::Exclusive);
+    lock.map_err(StoreError::io("lock", &path))
+}
+
+/// Brings those to the front that are to be merged, and returns how many they are. Sizes grow geometrically: from the
+/// smallest up, as long as the next is no more than twice all before.
+fn choose(runs: &mut [Mapping]) -> usize {
+    runs.sort_by_key(|mapping| mapping.run().len());
+    let mut total = 0;
+    let chosen = runs.iter().enumerate().take_while(|(position, mapping)| {
+        let length = mapping.run().len();
+        let take = *position < RUNS_MAX / 2 || length <= total * 2;
+        total += length;
+        take
+    });
+    chosen.count()
+}
+
+/// Writes the rows of some runs that are to be kept as one run, and removes these.
+fn merge_into_one(
+    environment: &Environment,
+    victims: &[Mapping],
+    kept: impl Fn(&SketchRow) -> bool,
+) -> Result<StorePath, StoreError> {
+    // Damaged rows must not be given a new checksum; they are no loss.
+    let whole: Vec<_> = victims
+        .iter()
+        .filter(|mapping| mapping.run().verify().is_ok())
+        .collect();
+    let path = merge(environment, &kept, &whole)?;
+    for mapping in victims {
+        files::remove_if_present(environment, &mapping.path)?;
+    }
+    files::sync_directory(environment, &paths::directory(paths::INDEX))?;
+    Ok(path)
 }
 
 fn new_path(environment: &Environment) -> Result<StorePath, StoreError> {
@@ -190,52 +257,35 @@ pub(crate) fn damaged(
 /// is at the index.
 pub(crate) fn tidy(session: &Session) -> Result<(), StoreError> {
     let environment = session.environment();
-    let runs = SketchRuns::open(environment)?;
-    if runs.0.len() <= RUNS_MAX {
+    if SketchRuns::open(environment)?.found.len() <= RUNS_MAX {
         return Ok(());
     }
-    let path = paths::index_lock();
-    let lock = environment.storage.try_lock(&path, LockMode::Exclusive);
-    let Some(_lock) = lock.map_err(StoreError::io("lock", &path))? else {
+    let Some(_lock) = lock_index(environment)? else {
         return Ok(());
     };
-    let mut victims = SketchRuns::open(environment)?.0;
-    // Sizes grow geometrically: from the smallest up, as long as the next is no more than twice all before.
-    victims.sort_by_key(|mapping| mapping.run().len());
-    let mut total = 0;
-    let chosen = victims
-        .iter()
-        .enumerate()
-        .take_while(|(position, mapping)| {
-            let length = mapping.run().len();
-            let take = *position < RUNS_MAX / 2 || length <= total * 2;
-            total += length;
-            take
-        });
-    let count = chosen.count();
+    let mut victims = SketchRuns::open(environment)?.found;
+    let count = choose(&mut victims);
     victims.truncate(count);
-    // Damaged rows must not be given a new checksum; they are no loss.
-    let (whole, _damaged): (Vec<_>, Vec<_>) = victims
-        .iter()
-        .partition(|mapping| mapping.run().verify().is_ok());
-    merge(environment, session.index()?, &whole)?;
-    for mapping in &victims {
-        files::remove_if_present(environment, &mapping.path)?;
-    }
-    files::sync_directory(environment, &paths::directory(paths::INDEX))
+    // One that knows what was stored since the session began, by the caller's own ingest above all.
+    let now = session.store().begin()?;
+    let index = now.index()?;
+    merge_into_one(environment, &victims, |row| {
+        index.find_plain(row.chunk).is_some()
+    })?;
+    Ok(())
 }
 
 fn merge(
     environment: &Environment,
-    index: &Index,
+    kept: &impl Fn(&SketchRow) -> bool,
     mappings: &[&Mapping],
-) -> Result<(), StoreError> {
+) -> Result<StorePath, StoreError> {
     let mut builder = SketchRunBuilder::new();
-    merged(index, mappings).for_each(|row| builder.push(&row));
+    merged(kept, mappings).for_each(|row| builder.push(&row));
     let mut file = files::TemporaryFile::create(environment)?;
     file.append(Buffer::from(builder.head()))?;
     let mut batch = Buffer::with_capacity(1 << 20);
-    for row in merged(index, mappings) {
+    for row in merged(kept, mappings) {
         if batch.len() + SKETCH_ROW_BYTES > 1 << 20 {
             file.append(std::mem::replace(
                 &mut batch,
@@ -245,11 +295,16 @@ fn merge(
         batch.as_vec_mut().extend_from_slice(&row.encode());
     }
     file.append(batch)?;
-    file.publish(&new_path(environment)?, Existing::Refuse)
+    let path = new_path(environment)?;
+    file.publish(&path, Existing::Refuse)?;
+    Ok(path)
 }
 
-/// Returns the rows of several runs in order, each once, of chunks that can still be bases.
-fn merged<'a>(index: &'a Index, mappings: &'a [&Mapping]) -> impl Iterator<Item = SketchRow> + 'a {
+/// Returns the rows of several runs that are to be kept, in order, each once.
+fn merged<'a>(
+    kept: &'a impl Fn(&SketchRow) -> bool,
+    mappings: &'a [&Mapping],
+) -> impl Iterator<Item = SketchRow> + 'a {
     let mut heads: Vec<_> = mappings
         .iter()
         .map(|mapping| mapping.run().rows().peekable())
@@ -259,9 +314,42 @@ fn merged<'a>(index: &'a Index, mappings: &'a [&Mapping]) -> impl Iterator<Item 
             let heads_now = heads.iter_mut().filter_map(|head| head.peek().copied());
             let next = heads_now.min()?;
             heads.iter_mut().for_each(|head| _ = head.next_if_eq(&next));
-            if index.find_plain(next.chunk).is_some() {
+            if kept(&next) {
                 return Some(next);
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use tegula_format::ChunkId;
+    use tegula_io::MemoryStorage;
+
+    #[test]
+    fn the_runs_of_one_ingest_stay_few_and_keep_what_the_index_does_not_know_yet() {
+        let environment = Environment::of_system(Arc::new(MemoryStorage::new()));
+        for directory in paths::DIRECTORIES {
+            let path = paths::directory(directory);
+            environment.storage.create_directory(&path).unwrap();
+        }
+        let chunk = |number: u32| IdPrefix::of(&ChunkId::of(&number.to_le_bytes()));
+        let mut runs = SketchRuns::open(&environment).unwrap();
+        for number in 0..100 {
+            let rows = (0..3).map(|of_it| SketchRow {
+                feature: Feature::new(number * 3 + of_it),
+                chunk: chunk(number),
+            });
+            runs.publish(&environment, rows.collect()).unwrap();
+            let there = SketchRuns::open(&environment).unwrap().found.len();
+            assert_eq!(there, runs.own.len(), "what was merged is gone");
+            assert!(there <= RUNS_MAX, "{there} runs after {number}");
+        }
+        for number in 0..100 {
+            let found: Vec<_> = runs.find(Feature::new(number * 3 + 1)).collect();
+            assert_eq!(found, [chunk(number)]);
+        }
+    }
 }
