@@ -76,6 +76,10 @@ enum Command {
         /// The length of the image that is uploaded and downloaded, in MiB.
         #[arg(long, default_value_t = 1024)]
         mebibytes: u64,
+        /// Images among which pages are listed, put into the database beforehand: their cost is told beside that among
+        /// 1,000.
+        #[arg(long, default_value_t = 1000)]
+        images: u64,
         /// Also write the results to this file as JSON.
         #[arg(long)]
         json: Option<PathBuf>,
@@ -122,11 +126,13 @@ fn main() -> anyhow::Result<()> {
             scratch,
             requests,
             mebibytes,
+            images,
             json,
         } => server::run(&server::Plan {
             scratch,
             requests,
             mebibytes,
+            images,
             json,
         }),
         Command::Step { step } => {

@@ -4,6 +4,7 @@
 //! The client runs on the same cores: rates are lower bounds. CPU milliseconds a request are the server's alone.
 
 mod http;
+mod listing;
 mod process;
 
 use http::Connection;
@@ -22,6 +23,7 @@ pub(crate) struct Plan {
     pub(crate) scratch: PathBuf,
     pub(crate) requests: u32,
     pub(crate) mebibytes: u64,
+    pub(crate) images: u64,
     pub(crate) json: Option<PathBuf>,
 }
 
@@ -72,6 +74,7 @@ pub(crate) fn run(plan: &Plan) -> anyhow::Result<()> {
     bench.stalled(&path)?;
     let peak = bench.server.memory_mib("VmHWM")?;
     bench.row("peak memory of the server", peak, "MiB", None);
+    bench.listings()?;
     println!("{}", crate::engine::machine());
     println!("\n| what | value | unit | target | met |\n|---|---|---|---|---|");
     for row in &bench.rows {
@@ -146,6 +149,38 @@ impl Bench<'_> {
             GLANCE_LIST_MS,
             |connection, _| expect_ok(connection, "/v2/images?limit=25"),
         )
+    }
+
+    /// What pages cost among many images, for which it starts servers of their own.
+    fn listings(&mut self) -> anyhow::Result<()> {
+        let directory = self.plan.scratch.join("server-listing");
+        if directory.exists() {
+            fs::remove_dir_all(&directory)?;
+        }
+        let few = listing::measure(&directory, listing::FEW, self.plan.requests)?;
+        let many = listing::measure(&directory, self.plan.images, self.plan.requests)?;
+        fs::remove_dir_all(&directory)?;
+        for (few, many) in few.iter().zip(&many) {
+            for (images, cost) in [(listing::FEW, few), (self.plan.images, many)] {
+                let what = format!("{} of {images} images", cost.what);
+                self.row(&format!("{what}: time"), cost.wall_ms, "ms", None);
+                self.row(
+                    &format!("{what}: CPU of the server"),
+                    cost.cpu_ms,
+                    "ms",
+                    None,
+                );
+            }
+            let ratios = [
+                ("time", many.wall_ms / few.wall_ms),
+                ("CPU", many.cpu_ms / few.cpu_ms),
+            ];
+            for (of, ratio) in ratios {
+                let what = format!("{}: {of} by that of {} images", many.what, listing::FEW);
+                self.row(&what, ratio, "", Some(listing::GROWTH_MAX));
+            }
+        }
+        Ok(())
     }
 
     /// Makes calls one after the other, then from several connections at once.

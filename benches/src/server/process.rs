@@ -4,7 +4,7 @@ use super::http::Connection;
 use anyhow::{Context, bail};
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tegula_io::{Clock, SystemClock};
@@ -41,7 +41,7 @@ impl Server {
             .env("TEGULAD_LISTEN__ADDRESS", address.to_string())
             .env(
                 "TEGULAD_DATABASE__URL",
-                format!("sqlite:{}", directory.join("catalog.sqlite").display()),
+                format!("sqlite:{}", database(directory).display()),
             )
             .env("TEGULAD_STORE__PATH", directory.join("store"))
             .env("TEGULAD_IDENTITY__ADMIN_TOKEN__FILE", &token)
@@ -113,6 +113,11 @@ impl Server {
             .parse()?;
         Ok(kib / 1024.0)
     }
+}
+
+/// The database of the server in that directory.
+pub(super) fn database(directory: &Path) -> PathBuf {
+    directory.join("catalog.sqlite")
 }
 
 impl Drop for Server {
