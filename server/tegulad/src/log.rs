@@ -1,4 +1,4 @@
-//! The section `log`: events as lines on standard error.
+//! The section `log`: events as lines, on standard error if this is the program itself.
 //!
 //! Lines are written by a thread of their own, so that a reader who is slow (a terminal, a full pipe) keeps no request
 //! waiting. When too many wait to be written, new ones are dropped, and how many were is said as soon as there is room.
@@ -25,12 +25,15 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// Begins to write to standard error, for the whole process.
+    /// Begins to write, for the whole process. If something else is logged to already, that stays.
     ///
     /// # Errors
     /// If no thread can be had.
-    pub(crate) fn start(section: &LogSection) -> io::Result<Self> {
-        let (log, lines) = Self::to(io::stderr())?;
+    pub(crate) fn start(
+        section: &LogSection,
+        output: impl Write + Send + 'static,
+    ) -> io::Result<Self> {
+        let (log, lines) = Self::to(output)?;
         install(section, lines);
         Ok(log)
     }

@@ -16,6 +16,7 @@ use tegula_catalog::service::{Service, TransferError, TransferSettings, Transfer
 use tegula_domain::ImageId;
 use tegula_engine::{Clock, Engine, SystemClock};
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
@@ -23,58 +24,173 @@ use crate::access::RequestsToLog;
 use crate::config::Config;
 use crate::identity::{self, Known};
 use crate::log::Log;
-use crate::signals::{Asked, Signals};
+use crate::signals::Signals;
+use crate::store::Claim;
 use crate::tls::Tls;
 use crate::{collecting, database, notify, rules, settings, store};
 
 /// How often the files of the rules are looked at. What changed is read at the second look that finds it so.
 const RULES_EVERY: Duration = Duration::from_secs(2);
 
+/// What may be asked of a server that serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// To end, after what is under way.
+    End,
+    /// To read files again.
+    Reload,
+}
+
+/// Whoever may ask.
+pub(crate) trait Asking {
+    /// Waits until something is asked for.
+    async fn next(&mut self) -> Asked;
+
+    /// Goes on for as long as the server needs to end; it is dropped then.
+    async fn while_ending(self);
+}
+
 /// Serves until a signal asks for the end.
 ///
 /// # Errors
 /// If something that the configuration names is not to be had. Nothing was served then.
 pub(crate) fn run(config: &Config) -> Result<(), Box<dyn Error>> {
-    let _log = Log::start(&config.log)?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let settings = settings::settings(config)?;
-    let tls = Tls::load(config)?;
-    let (loaded, mut watch) =
-        RuleWatch::start(rules::files(config)).map_err(|error| rules::refused(config, &error))?;
-    warn_of(&loaded);
-    let _claim = store::claim(config)?;
-    let known = identity::known(config, &clock)?;
-    let engine = store::open(config)?;
-    let collected = engine.clone();
-    let catalog = database::open(config)?;
-    let service = Service::new(
-        catalog,
-        loaded.rules,
-        Arc::clone(&clock),
-        Arc::new(random_id),
-        settings::limits(config),
-    );
-    let transfers = transfers(config, &service, engine);
-    recover(&transfers)?;
-    let _hashing = Hashing::start(&transfers)?;
-    collecting::start(config, &collected)?;
-    let app = App::new(Parts {
-        transfers,
-        identity: known.identity.clone(),
-        settings,
-        log: Arc::new(RequestsToLog {
-            all: config.log.access,
-        }),
-        clock,
-        random_ids: RandomIds(random_id),
-    });
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let _log = Log::start(&config.log, io::stderr())?;
+    let mut ready = Ready::open(config)?;
+    let runtime = runtime(config)?;
+    runtime.block_on(async {
+        let (signals, listener) = (Signals::watch()?, listen(config).await?);
+        announce(listener.local_addr()?, ready.tls.is_some(), &ready.known)?;
+        if let Err(error) = notify::tell("READY=1") {
+            warn!("the service manager cannot be told that the server is ready: {error}");
+        }
+        ready.serve(listener, signals).await;
+        Ok(())
+    })
+}
+
+/// The threads on which requests are served.
+///
+/// # Errors
+/// If they are not to be had.
+pub(crate) fn runtime(config: &Config) -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(config.limits.workers_max.into())
         .thread_name("tegulad")
-        .build()?;
-    let rules = (&service, &mut watch);
-    runtime.block_on(serve(config, &app, rules, tls.as_ref(), &known))
+        .build()
+}
+
+/// Listens where the configuration says.
+///
+/// # Errors
+/// If the address is not to be had; the text names it.
+pub(crate) async fn listen(config: &Config) -> Result<TcpListener, String> {
+    TcpListener::bind(config.listen.address)
+        .await
+        .map_err(|error| format!("cannot listen on {}: {error}", config.listen.address))
+}
+
+/// A server with all that it needs but a socket. The store is let go of last.
+#[derive(Debug)]
+pub(crate) struct Ready<'a> {
+    config: &'a Config,
+    app: App,
+    service: Service,
+    watch: RuleWatch,
+    tls: Option<Tls>,
+    pub(crate) known: Known,
+    _hashing: Hashing,
+    _claim: Claim,
+}
+
+impl<'a> Ready<'a> {
+    /// Opens what the configuration names, and makes good what a crash left.
+    ///
+    /// # Errors
+    /// If something is not to be had.
+    pub(crate) fn open(config: &'a Config) -> Result<Self, Box<dyn Error>> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let settings = settings::settings(config)?;
+        let tls = Tls::load(config)?;
+        let (loaded, watch) = RuleWatch::start(rules::files(config))
+            .map_err(|error| rules::refused(config, &error))?;
+        warn_of(&loaded);
+        let claim = store::claim(config)?;
+        let known = identity::known(config, &clock)?;
+        let engine = store::open(config)?;
+        let collected = engine.clone();
+        let catalog = database::open(config)?;
+        let service = Service::new(
+            catalog,
+            loaded.rules,
+            Arc::clone(&clock),
+            Arc::new(random_id),
+            settings::limits(config),
+        );
+        let transfers = transfers(config, &service, engine);
+        recover(&transfers)?;
+        let hashing = Hashing::start(&transfers)?;
+        collecting::start(config, &collected)?;
+        let app = App::new(Parts {
+            transfers,
+            identity: known.identity.clone(),
+            settings,
+            log: Arc::new(RequestsToLog {
+                all: config.log.access,
+            }),
+            clock,
+            random_ids: RandomIds(random_id),
+        });
+        Ok(Self {
+            config,
+            app,
+            service,
+            watch,
+            tls,
+            known,
+            _hashing: hashing,
+            _claim: claim,
+        })
+    }
+
+    /// Serves until the end is asked for, and lets requests under way end.
+    pub(crate) async fn serve(&mut self, listener: TcpListener, mut asking: impl Asking) {
+        let tls = self.tls.as_ref();
+        let (end, ended) = oneshot::channel();
+        let serving = self.app.serve(listener, tls.map(Tls::config), async {
+            // Serving also ends if nobody is there any more who may ask.
+            let _ = ended.await;
+        });
+        let watching = async {
+            loop {
+                match tokio::time::timeout(RULES_EVERY, asking.next()).await {
+                    Ok(Asked::Reload) => {
+                        put_in_force(self.config, &self.service, self.watch.reload());
+                        reload_certificate(tls);
+                    }
+                    Ok(Asked::End) => break,
+                    Err(_) => {
+                        if let Some(read) = self.watch.poll() {
+                            put_in_force(self.config, &self.service, read);
+                        }
+                    }
+                }
+            }
+            info!("ending: no more connections are taken, those under way may end");
+            // Serving has ended already if it is not there.
+            let _ = end.send(());
+            asking.while_ending().await;
+        };
+        let drained = tokio::select! {
+            drained = serving => drained,
+            () = watching => return,
+        };
+        match drained.cut_off {
+            0 => info!("ended"),
+            connections => warn!(connections, "ended: connections were cut off"),
+        }
+    }
 }
 
 /// The use cases that move bytes.
@@ -99,6 +215,7 @@ fn recover(transfers: &Transfers) -> Result<(), TransferError> {
 }
 
 /// The thread that computes hashes which nobody waits for; it ends with this value.
+#[derive(Debug)]
 struct Hashing {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -129,60 +246,6 @@ impl Drop for Hashing {
         // If it panicked, that is in the log.
         let _ = self.thread.take().map(JoinHandle::join);
     }
-}
-
-/// Listens, says so, and serves.
-async fn serve(
-    config: &Config,
-    app: &App,
-    (service, watch): (&Service, &mut RuleWatch),
-    tls: Option<&Tls>,
-    known: &Known,
-) -> Result<(), Box<dyn Error>> {
-    let mut signals = Signals::watch()?;
-    let listener = TcpListener::bind(config.listen.address)
-        .await
-        .map_err(|error| format!("cannot listen on {}: {error}", config.listen.address))?;
-    announce(listener.local_addr()?, tls.is_some(), known)?;
-    if let Err(error) = notify::tell("READY=1") {
-        warn!("the service manager cannot be told that the server is ready: {error}");
-    }
-    let (end, ended) = oneshot::channel();
-    let serving = app.serve(listener, tls.map(Tls::config), async {
-        // Serving also ends if nobody watches for signals any more.
-        let _ = ended.await;
-    });
-    let watching = async {
-        loop {
-            match tokio::time::timeout(RULES_EVERY, signals.next()).await {
-                Ok(Asked::Reload) => {
-                    put_in_force(config, service, watch.reload());
-                    reload_certificate(tls);
-                }
-                Ok(_) => break,
-                Err(_) => {
-                    if let Some(read) = watch.poll() {
-                        put_in_force(config, service, read);
-                    }
-                }
-            }
-        }
-        info!("ending: no more connections are taken, those under way may end");
-        // The manager waits for the end anyway.
-        let _ = notify::tell("STOPPING=1");
-        // Serving has ended already if it is not there.
-        let _ = end.send(());
-        signals.end_at_once().await;
-    };
-    let drained = tokio::select! {
-        drained = serving => drained,
-        () = watching => return Ok(()),
-    };
-    match drained.cut_off {
-        0 => info!("ended"),
-        connections => warn!(connections, "ended: connections were cut off"),
-    }
-    Ok(())
 }
 
 /// Tells people where it listens and how they get in; programs read the log.

@@ -106,13 +106,6 @@ fn check(config: &Config) -> Result<(), ConfigError> {
         );
         return Err(ConfigError::value("limits.transfers_max", text));
     }
-    if limits.transfers_max >= limits.workers_max {
-        let text = format!(
-            "expected less than `limits.workers_max`, {}, found {}: nobody would be left for other calls",
-            limits.workers_max, limits.transfers_max
-        );
-        return Err(ConfigError::value("limits.transfers_max", text));
-    }
     if limits.page_default > limits.page_max {
         let text = format!(
             "expected at most `limits.page_max`, {}, found {}",

@@ -4,6 +4,9 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::notify;
+use crate::serve::{Asked, Asking};
+
 /// The exit status after a second signal to end, as shells have it: 128 and the number of SIGTERM.
 const EXIT_AT_ONCE: i32 = 143;
 
@@ -13,15 +16,6 @@ pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
-}
-
-/// What a signal asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Asked {
-    /// To end, after what is under way.
-    End,
-    /// To read files again.
-    Reload,
 }
 
 impl Signals {
@@ -36,9 +30,10 @@ impl Signals {
             hang_up: signal(SignalKind::hangup())?,
         })
     }
+}
 
-    /// Waits for the next one.
-    pub(crate) async fn next(&mut self) -> Asked {
+impl Asking for Signals {
+    async fn next(&mut self) -> Asked {
         tokio::select! {
             _ = self.terminate.recv() => Asked::End,
             _ = self.interrupt.recv() => Asked::End,
@@ -47,7 +42,9 @@ impl Signals {
     }
 
     /// Ends the process at once at the next signal to end. What was acknowledged is durable: nothing is lost by that.
-    pub(crate) async fn end_at_once(mut self) {
+    async fn while_ending(mut self) {
+        // The manager waits for the end anyway.
+        let _ = notify::tell("STOPPING=1");
         while self.next().await != Asked::End {}
         tracing::warn!("a second signal: ending at once");
         std::process::exit(EXIT_AT_ONCE);
