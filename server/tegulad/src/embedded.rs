@@ -30,12 +30,12 @@ const DATABASE: &str = "tegula-data/catalog.sqlite";
 pub struct Server {
     told: Told,
     end: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<usize>>,
 }
 
-/// A server cannot be had.
+/// A server did not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
-#[error("the server cannot start: {text}")]
+#[error("the server {text}")]
 pub struct ServerError {
     text: String,
 }
@@ -56,7 +56,9 @@ impl Server {
     /// # Errors
     /// [`ServerError`]; nothing is served then.
     pub fn start(directory: &Path, backend: BackendPreference) -> Result<Self, ServerError> {
-        let failed = |text: String| ServerError { text };
+        let failed = |text: String| ServerError {
+            text: format!("cannot start: {text}"),
+        };
         let config = config(directory, backend).map_err(failed)?;
         let path = directory.join(LOG);
         let log =
@@ -87,14 +89,30 @@ impl Server {
     pub fn token(&self) -> &str {
         self.told.token.reveal()
     }
+
+    /// Asks it to end, and waits for that.
+    ///
+    /// # Errors
+    /// [`ServerError`] if requests under way had to be cut off, or it panicked.
+    pub fn end(mut self) -> Result<(), ServerError> {
+        let text = match self.stop() {
+            None | Some(Ok(0)) => return Ok(()),
+            Some(Ok(connections)) => format!("had to cut off {connections} connections"),
+            Some(Err(_)) => "panicked".to_owned(),
+        };
+        Err(ServerError { text })
+    }
+
+    fn stop(&mut self) -> Option<std::thread::Result<usize>> {
+        drop(self.end.take());
+        self.thread.take().map(JoinHandle::join)
+    }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Dropping the sender asks for the end as well.
-        drop(self.end.take());
-        // If it panicked, that was said by the thread.
-        let _ = self.thread.take().map(JoinHandle::join);
+        // What was under way is nobody's any more.
+        let _ = self.stop();
     }
 }
 
@@ -120,9 +138,9 @@ fn config(directory: &Path, backend: BackendPreference) -> Result<Config, String
     Ok(config)
 }
 
-/// Serves; says where, or why not.
-fn run(config: &Config, log: File, owner: Owner, tell: &SyncSender<Result<Told, String>>) {
-    let serving = || -> Result<(), Box<dyn Error>> {
+/// Serves; says where, or why not. Returns how many connections were cut off at the end.
+fn run(config: &Config, log: File, owner: Owner, tell: &SyncSender<Result<Told, String>>) -> usize {
+    let serving = || -> Result<usize, Box<dyn Error>> {
         let _log = Log::start(&config.log, log)?;
         let mut ready = Ready::open(config)?;
         let runtime = serve::runtime(config)?;
@@ -136,14 +154,14 @@ fn run(config: &Config, log: File, owner: Owner, tell: &SyncSender<Result<Told, 
             };
             // Whoever started it waits for this.
             let _ = tell.send(Ok(told));
-            ready.serve(listener, owner).await;
-            Ok(())
+            Ok(ready.serve(listener, owner).await)
         })
     };
-    if let Err(error) = serving() {
+    serving().unwrap_or_else(|error| {
         // After it was told that it serves, nothing fails any more.
         let _ = tell.try_send(Err(crate::chain(error.as_ref())));
-    }
+        0
+    })
 }
 
 /// The program around the server: it asks for one thing, once.
@@ -199,7 +217,7 @@ mod tests {
             let answer = ask(server.address(), &found);
             assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
             let address = server.address();
-            drop(server);
+            server.end().unwrap();
             assert!(std::net::TcpStream::connect(address).is_err());
         }
         let log = std::fs::read_to_string(directory.path().join(LOG)).unwrap();

@@ -154,8 +154,9 @@ impl<'a> Ready<'a> {
         })
     }
 
-    /// Serves until the end is asked for, and lets requests under way end.
-    pub(crate) async fn serve(&mut self, listener: TcpListener, mut asking: impl Asking) {
+    /// Serves until the end is asked for, and lets requests under way end. Returns how many connections did not in time, and
+    /// were cut off.
+    pub(crate) async fn serve(&mut self, listener: TcpListener, mut asking: impl Asking) -> usize {
         let tls = self.tls.as_ref();
         let (end, ended) = oneshot::channel();
         let serving = self.app.serve(listener, tls.map(Tls::config), async {
@@ -184,12 +185,13 @@ impl<'a> Ready<'a> {
         };
         let drained = tokio::select! {
             drained = serving => drained,
-            () = watching => return,
+            () = watching => return 0,
         };
         match drained.cut_off {
             0 => info!("ended"),
             connections => warn!(connections, "ended: connections were cut off"),
         }
+        drained.cut_off
     }
 }
 

@@ -391,11 +391,12 @@ fn demo_hint(error: &DemoError) -> Option<&'static str> {
             "install e2fsprogs (Debian, Ubuntu: `apt-get install e2fsprogs`; Fedora: `dnf install e2fsprogs`)"
         }
         DemoError::Io { source, .. } if source.kind() == ErrorKind::StorageFull => {
-            "set TMPDIR to a directory with 1 GiB of room"
+            "set TMPDIR to a directory with 1.2 GiB of room"
         }
-        DemoError::Differs { .. } | DemoError::Damaged { .. } => {
-            "this is a bug of tegula: please report it"
-        }
+        DemoError::Differs { .. }
+        | DemoError::Damaged { .. }
+        | DemoError::OtherDigest { .. }
+        | DemoError::Answer { .. } => "this is a bug of tegula: please report it",
         _ => return None,
     })
 }

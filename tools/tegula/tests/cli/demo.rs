@@ -31,6 +31,8 @@ fn the_demo_shows_true_numbers_and_keeps_what_it_is_asked_to_keep() {
     );
     for sign in [
         "ALLOCATED",
+        "OVER HTTP",
+        "upload changed: what differs from base",
         "# changed",
         ": as before",
         "byte for byte",
@@ -54,6 +56,14 @@ fn the_demo_shows_true_numbers_and_keeps_what_it_is_asked_to_keep() {
     assert!(
         std::fs::read(file("base.raw")).unwrap() != std::fs::read(file("changed.raw")).unwrap()
     );
+    // The host has both images, and the server ended after it had served them.
+    for held in ["base.raw", "changed.raw"] {
+        assert_same(place.join("host").join(held), file(held));
+    }
+    let log = std::fs::read_to_string(file("tegulad.log")).unwrap();
+    let last = log.lines().last().unwrap();
+    assert!(last.ends_with("ended"), "{log}");
+    assert!(file("tegula-data/admin-token").is_file() && file("tegula-data/store").is_dir());
     // The file systems are sound, and hold what was said.
     for disk in ["base.raw", "changed.raw"] {
         system("e2fsck", &["-fn", file(disk).to_str().unwrap()]);
@@ -79,7 +89,12 @@ fn the_demo_shows_true_numbers_and_keeps_what_it_is_asked_to_keep() {
 #[test]
 fn the_demo_as_a_document_leaves_nothing_behind() {
     let world = World::without_store();
-    let shown = Ran::of(demo(&world).arg("--json")).expect_code(0).json();
+    let mut command = demo(&world);
+    // A proxy that does not exist: nothing of this leaves the machine.
+    for proxy in ["http_proxy", "HTTP_PROXY", "ALL_PROXY"] {
+        command.env(proxy, "http://127.0.0.1:9");
+    }
+    let shown = Ran::of(command.arg("--json")).expect_code(0).json();
     assert!(shown["directory"].is_null());
     let images = shown["images"].as_array().unwrap();
     let number = |image: usize, key: &str| images[image][key].as_u64().unwrap();
@@ -89,7 +104,62 @@ fn the_demo_as_a_document_leaves_nothing_behind() {
     assert!(shown["changed_bytes"].as_u64() >= shown["zeroed_bytes"].as_u64());
     assert!(shown["stored_bytes"].as_u64() < shown["stored_bytes_before_gc"].as_u64());
     assert_eq!(shown["identical_restores"], 3);
+    for (image, hash) in images
+        .iter()
+        .zip(shown["server"]["tree_hashes"].as_array().unwrap())
+    {
+        let digest = image["digest"].as_str().unwrap();
+        assert_eq!(hash.as_str().unwrap(), format!("blake3-tree:64k:{digest}"));
+    }
     assert_eq!(leftovers(&world), [""; 0].map(std::path::PathBuf::from));
+}
+
+/// What heads of requests and answers, and documents about images, may come to.
+const HEADS: u64 = 32 << 10;
+
+#[test]
+fn the_demo_counts_what_went_over_the_wire() {
+    let world = World::without_store();
+    let shown = Ran::of(demo(&world).args(["--json", "--keep"])).expect_code(0);
+    let shown = shown.json();
+    let place = Path::new(shown["directory"].as_str().unwrap());
+    let server = &shown["server"];
+    let length = server["virtual_size"].as_u64().unwrap();
+    let step = |number: usize, action: &str, image: &str, form: &str| {
+        let step = &server["steps"][number];
+        assert_eq!(
+            (&step["action"], &step["image"], &step["form"]),
+            (&action.into(), &image.into(), &form.into())
+        );
+        let bytes = |key: &str| step[key].as_u64().unwrap();
+        (bytes("sent_bytes"), bytes("received_bytes"))
+    };
+    let about = |found: u64, bytes: u64| {
+        assert!(found > bytes && found < bytes + HEADS, "{found}, {bytes}");
+    };
+    // The access log has what the server sent, a line for each request.
+    let log = std::fs::read_to_string(place.join("tegulad.log")).unwrap();
+    let sent = |target: &str| -> u64 {
+        let lines = log.lines().filter(|line| line.contains(target));
+        let bytes = lines.filter_map(|line| {
+            let (_, rest) = line.split_once("bytes_sent=")?;
+            rest.split_whitespace().next()?.parse::<u64>().ok()
+        });
+        bytes.sum()
+    };
+    about(step(0, "upload", "base", "whole").0, length);
+    let delta = step(1, "upload", "changed", "delta").0;
+    about(delta, place.join("changed.delta").metadata().unwrap().len());
+    let first = step(2, "pull", "base", "full_delta").1;
+    about(first, sent("/delta?base=none"));
+    let second = step(3, "pull", "changed", "delta").1;
+    let all = sent("/delta?base=");
+    about(second, all - sent("/delta?base=none"));
+    let download = step(4, "download", "changed", "whole").1;
+    about(download, length);
+    // Less than half of what is allocated goes over the wire for all of it, and of that less than half for what differs.
+    let allocated = server["allocated_bytes"].as_u64().unwrap();
+    assert!(first < allocated / 2 && second < first / 2 && delta < first / 2);
 }
 
 #[test]
@@ -106,6 +176,27 @@ fn an_interrupted_demo_leaves_nothing_behind() {
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     let ran = Ran::wait(child).expect_code(130);
     assert!(ran.err.contains("error: interrupted"), "{ran:?}");
+    assert_eq!(leftovers(&world), [""; 0].map(std::path::PathBuf::from));
+}
+
+#[test]
+fn a_demo_interrupted_while_the_server_serves_leaves_nothing_behind() {
+    let world = World::without_store();
+    let mut command = demo(&world);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    // Not by a listing: files come and go there.
+    let has_store = |entry: std::fs::DirEntry| {
+        let store = entry.path().join("tegula-data/store/tegula.store");
+        store.is_file()
+    };
+    wait_until("the server has a store", || {
+        let mut places = std::fs::read_dir(world.path("tmp")).unwrap();
+        places.any(|place| has_store(place.unwrap()))
+    });
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let ran = Ran::wait(child).expect_code(130);
+    assert_eq!(ran.err, "error: interrupted\n");
     assert_eq!(leftovers(&world), [""; 0].map(std::path::PathBuf::from));
 }
 

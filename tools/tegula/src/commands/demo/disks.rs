@@ -4,8 +4,8 @@ use super::DemoError;
 use super::files::{Selection, SourceFile};
 use super::tools::Tools;
 use std::fs::{self, File};
-use std::io::Write;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -17,6 +17,9 @@ const REMOVED_ONE_IN: usize = 6;
 
 /// So many programs get other bytes where they are.
 const PATCHED_FILES: usize = 12;
+
+/// Bytes compared at once.
+const PIECE_BYTES: u64 = 1 << 20;
 
 /// What was changed.
 #[derive(Debug)]
@@ -99,44 +102,51 @@ impl Workshop<'_> {
 
     /// Makes sure that two disks hold the same bytes.
     pub(crate) fn compare(&self, restored: &Path, original: &Path) -> Result<(), DemoError> {
-        let open = |path: &Path| {
-            let file = File::open(path).map_err(DemoError::at("open", path))?;
-            let bytes = file
-                .metadata()
-                .map_err(DemoError::at("look at", path))?
-                .len();
-            Ok((file, bytes))
-        };
-        let ((left, left_bytes), (right, right_bytes)) = (open(restored)?, open(original)?);
-        let differs = |offset| DemoError::Differs {
-            restored: restored.to_owned(),
-            original: original.to_owned(),
-            offset,
-        };
-        let (mut left_piece, mut right_piece) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+        let file = File::open(restored).map_err(DemoError::at("open", restored))?;
+        self.compare_bytes(file, restored, original)
+    }
+
+    /// Makes sure that a stream has the bytes of a disk.
+    pub(crate) fn compare_stream(
+        &self,
+        stream: impl Read,
+        original: &Path,
+    ) -> Result<(), DemoError> {
+        self.compare_bytes(stream, Path::new("what was downloaded"), original)
+    }
+
+    fn compare_bytes(
+        &self,
+        mut restored: impl Read,
+        name: &Path,
+        original: &Path,
+    ) -> Result<(), DemoError> {
+        let mut file = File::open(original).map_err(DemoError::at("open", original))?;
+        let (mut left, mut right) = (Vec::new(), Vec::new());
         let mut offset = 0;
-        while offset < left_bytes.min(right_bytes) {
+        loop {
             self.check()?;
-            let length = (left_bytes.min(right_bytes) - offset).min(1 << 20);
-            let length = usize::try_from(length).expect("because it is limited");
-            for (file, piece, path) in [
-                (&left, &mut left_piece, restored),
-                (&right, &mut right_piece, original),
+            for (stream, piece, path) in [
+                (&mut restored as &mut dyn Read, &mut left, name),
+                (&mut file, &mut right, original),
             ] {
-                piece.truncate(length);
-                file.read_exact_at(piece, offset)
-                    .map_err(DemoError::at("read", path))?;
+                piece.clear();
+                let read = stream.take(PIECE_BYTES).read_to_end(piece);
+                read.map_err(DemoError::at("read", path))?;
             }
-            if left_piece != right_piece {
-                let same = left_piece.iter().zip(&right_piece);
+            if left != right {
+                let same = left.iter().zip(&right);
                 let same = same.take_while(|(left, right)| left == right).count();
-                return Err(differs(offset + same as u64));
+                return Err(DemoError::Differs {
+                    restored: name.to_owned(),
+                    original: original.to_owned(),
+                    offset: offset + same as u64,
+                });
             }
-            offset += length as u64;
-        }
-        match left_bytes == right_bytes {
-            true => Ok(()),
-            false => Err(differs(offset)),
+            if left.is_empty() {
+                return Ok(());
+            }
+            offset += left.len() as u64;
         }
     }
 

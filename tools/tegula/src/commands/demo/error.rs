@@ -51,6 +51,35 @@ pub(crate) enum DemoError {
         /// How many.
         findings: usize,
     },
+    /// The catalog server of the demonstration cannot be had.
+    #[error(transparent)]
+    Server(#[from] tegulad::ServerError),
+    /// The server cannot be asked, or does not answer.
+    #[error("{what}")]
+    Request {
+        /// What it was asked.
+        what: &'static str,
+        /// Why it was in vain.
+        source: Box<ureq::Error>,
+    },
+    /// The server answered something else than it should.
+    #[error("{what}: the server answered: {found}")]
+    Answer {
+        /// What it was asked.
+        what: &'static str,
+        /// What it answered.
+        found: String,
+    },
+    /// An image has another digest on its way through the server: this must never be.
+    #[error("{what}: expected {expected}, found {found}")]
+    OtherDigest {
+        /// Where.
+        what: &'static str,
+        /// What the engine computed.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
     /// A signal came between two steps.
     #[error("interrupted")]
     Interrupted,

@@ -2,13 +2,18 @@
 //!
 //! Everything happens in a temporary directory. The disks are made by e2fsprogs out of files of this machine; what the
 //! table says comes from the engine's reports, and every restored disk is compared with the original byte for byte.
+//!
+//! The catalog server runs in this process, for this command alone: others start no thread of it and open none of its files.
 
+mod client;
 mod disks;
 mod error;
 mod files;
 mod picture;
+mod served;
 mod story;
 mod tools;
+mod wire;
 
 pub(crate) use error::DemoError;
 
@@ -23,11 +28,11 @@ Examples:
   tegula demo
   tegula demo --keep
 
-Needs mke2fs and debugfs (Debian, Ubuntu: apt-get install e2fsprogs), no privileges, about 1 GiB of
-room where temporary files go (TMPDIR) and less than a minute. Nothing outside that directory is
-changed.";
+Needs mke2fs and debugfs (Debian, Ubuntu: apt-get install e2fsprogs), no privileges, about 1.2 GiB of
+room where temporary files go (TMPDIR), two ports of loopback, and less than a minute. Nothing outside
+that directory is changed.";
 
-/// See put, diff, get, rm and gc at work on a real file system, in a temporary directory
+/// See images put, compared, got, served over HTTP and pulled, all in a temporary directory
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Demo {

@@ -4,6 +4,7 @@ use super::DemoError;
 use super::disks::{Changes, DISK_MEBIBYTES, Workshop, allocated_bytes};
 use super::files::{Selection, SourceFile};
 use super::picture::{Look, Picture};
+use super::served::{Original, Served, Service};
 use super::tools::Tools;
 use crate::context::Context;
 use crate::failure::Failure;
@@ -26,9 +27,10 @@ use tegula_engine::{
 #[derive(Debug, Serialize)]
 struct Shown {
     directory: Option<String>,
-    images: Vec<Put>,
+    images: [Put; 2],
     changed_bytes: u64,
     zeroed_bytes: u64,
+    server: Served,
     identical_restores: u64,
     stored_bytes_before_gc: u64,
     stored_bytes: u64,
@@ -39,6 +41,7 @@ struct Shown {
 #[derive(Debug, Serialize)]
 struct Put {
     name: String,
+    digest: String,
     virtual_size: u64,
     allocated_bytes: u64,
     read_bytes: u64,
@@ -104,21 +107,28 @@ impl<'a> Story<'a> {
         self.restore(&engine, &changed, &restored, &changed_disk)?;
         self.say("  put it into the store as a child, got it back: the same, byte for byte\n\n")?;
 
-        let puts = vec![base_put, changed_put];
+        let puts = [base_put, changed_put];
         self.say(&puts_table(&puts))?;
         let diff = engine.diff(&base, &changed)?;
         self.say_picture(&engine, &changed, &diff)?;
+        let [base_put, changed_put] = &puts;
+        let served = self.serve(
+            &engine,
+            base_put.original(&base, &base_disk),
+            changed_put.original(&changed, &changed_disk),
+        )?;
 
         let segments = self.remove_base(&engine, &base, &changed, &changed_disk)?;
         let time = clock.elapsed().saturating_sub(start);
         self.say_end(time)?;
-        self.document(puts, &diff, segments, time)
+        self.document(puts, &diff, served, segments, time)
     }
 
     fn document(
         &self,
-        images: Vec<Put>,
+        images: [Put; 2],
         diff: &Diff,
+        server: Served,
         (before, after): (u64, u64),
         time: Duration,
     ) -> Result<(), Failure> {
@@ -130,6 +140,7 @@ impl<'a> Story<'a> {
             images,
             changed_bytes: diff.changed_bytes(),
             zeroed_bytes: zeroed_bytes(diff),
+            server,
             identical_restores: self.identical_restores.get(),
             stored_bytes_before_gc: before,
             stored_bytes: after,
@@ -194,6 +205,30 @@ impl<'a> Story<'a> {
         ))
     }
 
+    /// Sends both images to the catalog server and gets them from there.
+    fn serve(
+        &self,
+        engine: &Engine,
+        base: Original<'_>,
+        changed: Original<'_>,
+    ) -> Result<Served, Failure> {
+        self.say("\nNow tegulad, the catalog server, on a port of loopback, with a database and a store of its own:\n\n")?;
+        let served = Service {
+            context: self.context,
+            workshop: &self.workshop,
+            engine,
+            base,
+            changed,
+        }
+        .show()?;
+        self.say(&served.table())?;
+        self.say(
+            "  the pulled disks and the download: the same, byte for byte; os_tree_hash: the digests of above\n  \
+             the server ended when it was asked to\n",
+        )?;
+        Ok(served)
+    }
+
     /// Removes the parent and shows that the child needs it no more than before. Returns what the segments took up
     /// before and after garbage was collected.
     fn remove_base(
@@ -239,10 +274,15 @@ impl<'a> Story<'a> {
             false => "  tegula init\n  tegula put NAME DISK\n",
         };
         let seconds = units::seconds(time);
+        let served = match self.keep {
+            true => format!("cd {}; ", self.place.display()),
+            false => String::new(),
+        };
         self.say(&format!(
             "\nAll of this took {seconds}. Try next:\n\n  export TEGULA_STORE={store}\n{make}  \
              tegula put NEXT CHANGED-DISK --parent NAME\n  tegula diff NAME NEXT\n  tegula du\n  tegula get NEXT RESTORED-DISK\n  \
-             tegula help\n"
+             tegula help\n\nAnd the server (cargo build --release --bin tegulad):\n\n  {served}tegulad\n  \
+             tegula pull http://127.0.0.1:9292/IMAGE --to DISK --token TOKEN\n  tegulad --print-default-config\n"
         ))
     }
 
@@ -312,12 +352,21 @@ impl Put {
     fn new(report: &PutReport, allocated_bytes: u64, time: Duration) -> Self {
         Self {
             name: report.record.name.to_string(),
+            digest: report.record.digest.to_string(),
             virtual_size: report.record.virtual_size,
             allocated_bytes,
             read_bytes: report.read_bytes,
             new_bytes: report.new_bytes,
             stored_new_bytes: report.stored_new_bytes,
             seconds: time.as_secs_f64(),
+        }
+    }
+
+    fn original<'a>(&'a self, name: &'a ImageName, disk: &'a Path) -> Original<'a> {
+        Original {
+            name,
+            disk,
+            digest: &self.digest,
         }
     }
 }

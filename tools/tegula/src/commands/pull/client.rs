@@ -66,15 +66,16 @@ impl Patience {
 pub(super) type Answer = Response<Body>;
 
 impl Client {
-    /// Prepares to speak, and gets a token if Keystone has to be asked for one.
+    /// Prepares to speak, past the environment's proxies if `directly`, and gets a token if Keystone has to be asked for
+    /// one.
     ///
     /// # Errors
     /// [`PullError`].
     pub(super) fn new(
         identity: Identity,
         certificates: Option<&Path>,
-        attempts_max: u32,
         https: bool,
+        (attempts_max, directly): (u32, bool),
     ) -> Result<Self, PullError> {
         let keystone =
             matches!(&identity, Identity::Keystone(asked) if asked.url.starts_with("https:"));
@@ -87,6 +88,9 @@ impl Client {
             .timeout_per_read(Some(SILENCE_MAX))
             .timeout_per_write(Some(SILENCE_MAX))
             .user_agent(concat!("tegula/", env!("CARGO_PKG_VERSION")));
+        if directly {
+            config = config.proxy(None);
+        }
         if https || keystone {
             config = config.tls_config(tls(certificates)?);
         }

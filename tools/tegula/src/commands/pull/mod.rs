@@ -34,7 +34,7 @@ use image::{DELTA_TYPE, Image, knows_increments};
 use place::{ImageUrl, check_id};
 use serde::Serialize;
 use state::{Expected, State};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use target::Target;
 use tegula_engine::{Clock, SystemClock};
@@ -103,9 +103,16 @@ pub(crate) struct Pull {
     work_dir: Option<PathBuf>,
 
     /// How often to try again without getting any further
-    #[arg(long, value_name = "COUNT", default_value_t = 6)]
+    #[arg(long, value_name = "COUNT", default_value_t = RETRIES)]
     retries: u32,
+
+    /// Whether the environment's proxies are passed by.
+    #[arg(skip)]
+    directly: bool,
 }
+
+/// How often to try again, if nobody says.
+const RETRIES: u32 = 6;
 
 /// What came over the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -121,7 +128,7 @@ enum Kind {
 
 /// What was done.
 #[derive(Debug, Serialize)]
-struct Pulled {
+pub(crate) struct Pulled {
     image: String,
     disk: String,
     kind: Kind,
@@ -139,6 +146,13 @@ struct Pulled {
     resumed: bool,
     done_before: bool,
     seconds: f64,
+}
+
+impl Pulled {
+    /// Returns the image's digest, if a delta was verified by it.
+    pub(crate) fn digest(&self) -> Option<&str> {
+        self.digest.as_deref()
+    }
 }
 
 impl Report for Pulled {
@@ -180,7 +194,30 @@ impl Report for Pulled {
 }
 
 impl Pull {
+    /// Prepares a pull from a server that is reached without a proxy; the base holds the image's parent.
+    pub(crate) fn directly(image: String, token: &str, to: &Path, base: Option<&Path>) -> Self {
+        Self {
+            image,
+            to: to.to_owned(),
+            base: base.map(Path::to_owned),
+            base_image: None,
+            force: false,
+            unverified: false,
+            token: Some(token.to_owned()),
+            cacert: None,
+            work_dir: None,
+            retries: RETRIES,
+            directly: true,
+        }
+    }
+
     pub(crate) fn run(&self, context: &Context) -> Result<Outcome, Failure> {
+        context.output.confirm(&self.pull(context)?)?;
+        Ok(Outcome::Done)
+    }
+
+    /// Makes the disk, and tells what was done.
+    pub(crate) fn pull(&self, context: &Context) -> Result<Pulled, Failure> {
         if let Some(Err(reason)) = self.base_image.as_deref().map(check_id) {
             let message = format!("--base-image: {reason}");
             return Err(usage::error(ErrorKind::InvalidValue, &message).into());
@@ -199,8 +236,7 @@ impl Pull {
         let mut pulled = work.run()?;
         target.finish(state)?;
         pulled.seconds = SystemClock.elapsed().saturating_sub(start).as_secs_f64();
-        context.output.confirm(&pulled)?;
-        Ok(Outcome::Done)
+        Ok(pulled)
     }
 
     /// Says what is asked for: what another request has left is no use.
@@ -249,7 +285,12 @@ impl Work<'_> {
         let identity = Identity::of(token, &variable)?;
         let https = self.url.service.starts_with("https:");
         let cacert = self.pull.cacert.as_deref();
-        let mut client = Client::new(identity, cacert, self.pull.retries, https)?;
+        let mut client = Client::new(
+            identity,
+            cacert,
+            https,
+            (self.pull.retries, self.pull.directly),
+        )?;
         let image = Image::look(&mut client, self.url, &self.url.image)?;
         image.check_active()?;
         match knows_increments(&mut client, self.url)? {
