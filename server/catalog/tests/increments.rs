@@ -428,3 +428,27 @@ fn chains_get_shorter_parents_go_and_no_byte_changes() {
         assert!(world.bytes(id) == *bytes);
     }
 }
+
+#[test]
+fn what_an_increment_is_said_to_add_does_not_tell_what_others_have_stored() {
+    let world = World::new();
+    let operator = World::new();
+    let disk = |last: u8| [vec![1; BLOCK], vec![2; BLOCK], vec![last; BLOCK]].concat();
+    let stranger = Caller::new("other", "other", ["reader", "member"]);
+    world.put_as(&stranger, &vec![7; BLOCK], None);
+    let parent = world.put(&disk(3), None);
+    // One whole, one as a delta; of each kind one whose new block nobody has, and one whose block the stranger has.
+    let said: Vec<Option<u64>> = [5, 7]
+        .into_iter()
+        .flat_map(|block| {
+            let whole = world.image(&world.put(&disk(block), Some(&parent)));
+            let theirs = operator.put(&disk(3), None);
+            let changed = operator.put(&disk(block), None);
+            let delta = operator.delta(&Base::Image(theirs), &changed);
+            let sent = world.create(Some(&parent));
+            let sent = world.send(&sent, &delta, None).unwrap();
+            [whole.lineage.delta_bytes, sent.lineage.delta_bytes]
+        })
+        .collect();
+    assert_eq!(said, [Some(BLOCK as u64); 4]);
+}

@@ -51,12 +51,6 @@ pub struct Increment<'a> {
     pub parent_hash: Option<&'a str>,
 }
 
-/// What came of an increment.
-struct Made {
-    record: ImageRecord,
-    new_bytes: u64,
-}
-
 impl Transfers {
     /// Takes in the bytes of a queued image that has a parent as what differs from that. Once this returns they are durable
     /// and the image is active.
@@ -94,7 +88,7 @@ impl Transfers {
         };
         let made = self.make(&image, &parent, increment.form, &mut counted);
         let made = made.and_then(|made| {
-            let fits = self.allowance(&image, Some(made.record.virtual_size));
+            let fits = self.allowance(&image, Some(made.virtual_size));
             match fits {
                 Ok(_) => Ok(made),
                 Err(error) => {
@@ -156,7 +150,7 @@ impl Transfers {
         parent: &Image,
         form: IncrementForm,
         source: &mut Counted<'_>,
-    ) -> Result<Made, TransferError> {
+    ) -> Result<ImageRecord, TransferError> {
         let stop = AtomicBool::new(false);
         let task = Task {
             progress: &|_, _| {},
@@ -175,10 +169,9 @@ impl Transfers {
                     replace: true,
                     base: DeltaBase::Only(Some(base)),
                 };
-                engine.apply_delta(request, task).map(|applied| Made {
-                    record: applied.record,
-                    new_bytes: applied.new_bytes,
-                })
+                engine
+                    .apply_delta(request, task)
+                    .map(|applied| applied.record)
             }
             IncrementForm::Qcow2 => {
                 let file = gather(source).map_err(|error| source.explain(error))?;
@@ -190,10 +183,7 @@ impl Transfers {
                     format: Some(DiskFormat::Qcow2),
                     snapshot: None,
                 };
-                engine.put_file(request, task).map(|put| Made {
-                    record: put.report.record,
-                    new_bytes: put.report.new_bytes,
-                })
+                engine.put_file(request, task).map(|put| put.report.record)
             }
         };
         let made = match (source.failed.take(), made) {
@@ -201,7 +191,7 @@ impl Transfers {
             (_, Err(error)) => return Err(refusal(error, parent)),
             (_, Ok(made)) => made,
         };
-        self.content.forget(&made.record.name);
+        self.content.forget(&made.name);
         match source.check_end().and_then(|()| self.judge(image)) {
             Ok(()) => Ok(made),
             Err(error) => {
@@ -241,8 +231,8 @@ impl Transfers {
         judged.map(drop).map_err(TransferError::Refused)
     }
 
-    fn drop_made(&self, made: &Made) -> Result<(), TransferError> {
-        let removed = self.content.remove_exactly(&made.record);
+    fn drop_made(&self, made: &ImageRecord) -> Result<(), TransferError> {
+        let removed = self.content.remove_exactly(made);
         removed.map_err(TransferError::of_store)
     }
 
@@ -251,17 +241,21 @@ impl Transfers {
         &self,
         begun: &Image,
         parent: &Image,
-        made: Made,
+        made: ImageRecord,
     ) -> Result<Image, TransferError> {
-        let depth = match self.depth_over(Some(&parent.id)) {
-            Ok(depth) => depth,
-            Err(error) => return self.take_back(begun, Some(made.record), error),
+        let beside = self.depth_over(Some(&parent.id)).and_then(|depth| {
+            let delta_bytes = self.bytes_over_parent(&begun.id, Some(&parent.id))?;
+            Ok((depth, delta_bytes))
+        });
+        let (depth, delta_bytes) = match beside {
+            Ok(beside) => beside,
+            Err(error) => return self.take_back(begun, Some(made), error),
         };
         let location = Location {
             url: format!("tegula://{}/{}", self.settings.store, begun.id.lower_case()),
             metadata: BTreeMap::from([("store".to_owned(), self.settings.store.clone())]),
         };
-        let size = made.record.virtual_size;
+        let size = made.virtual_size;
         let saved = self.save_own(&begun.id, |image| {
             if image.status != begun.status {
                 return Ok(false);
@@ -276,9 +270,9 @@ impl Transfers {
             image.locations = vec![location.clone()];
             image.lineage = Lineage {
                 parent: Some(parent.id.clone()),
-                delta_bytes: Some(made.new_bytes),
+                delta_bytes,
                 chain_depth: depth,
-                tree_hash: Some(super::upload::tree_hash(&made.record)),
+                tree_hash: Some(super::upload::tree_hash(&made)),
             };
             Ok(true)
         });
@@ -287,9 +281,9 @@ impl Transfers {
             // Somebody deleted it: nobody will ask for its bytes again.
             Ok(None) => {
                 let gone = TransferError::Gone(begun.id.clone());
-                self.take_back(begun, Some(made.record), gone)?
+                self.take_back(begun, Some(made), gone)?
             }
-            Err(error) => self.take_back(begun, Some(made.record), error.into())?,
+            Err(error) => self.take_back(begun, Some(made), error.into())?,
         };
         self.hash_later(&image.id);
         Ok(image)

@@ -154,6 +154,25 @@ impl Transfers {
         Ok(report.records * u64::from(report.block_size.bytes()))
     }
 
+    /// The same for an image that has just come in; none if it has no parent, or that went meanwhile.
+    ///
+    /// It is counted against the parent alone. What the store had to write for it would tell whether anybody, of whatever
+    /// project, had stored the same bytes before.
+    pub(super) fn bytes_over_parent(
+        &self,
+        id: &ImageId,
+        parent: Option<&ImageId>,
+    ) -> Result<Option<u64>, TransferError> {
+        let Some(parent) = parent else {
+            return Ok(None);
+        };
+        match self.bytes_beside(id, parent) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(TransferError::Missing(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// How many ancestors an image has whose parent this is; none if it has no parent.
     pub(super) fn depth_over(
         &self,

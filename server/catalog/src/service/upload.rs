@@ -9,7 +9,7 @@ use std::io::Read;
 use tegula_domain::policy::Rule;
 use tegula_domain::quota::Allowance;
 use tegula_domain::{Caller, Image, ImageId, ImageStatus, Lineage, Location};
-use tegula_engine::{ImageRecord, PutReport};
+use tegula_engine::ImageRecord;
 
 /// What a caller says of the bytes it sends.
 #[derive(Debug, Clone, Copy, Default)]
@@ -133,7 +133,9 @@ impl Transfers {
     fn activate(&self, begun: &Image, ingested: Ingested) -> Result<Option<Image>, TransferError> {
         // Others of the same project may have come in meanwhile.
         self.allowance(begun, Some(ingested.bytes))?;
-        let depth = self.depth_over(begun.lineage.parent.as_ref())?;
+        let parent = begun.lineage.parent.as_ref();
+        let depth = self.depth_over(parent)?;
+        let delta_bytes = self.bytes_over_parent(&begun.id, parent)?;
         let location = Location {
             url: format!("tegula://{}/{}", self.settings.store, begun.id.lower_case()),
             metadata: BTreeMap::from([("store".to_owned(), self.settings.store.clone())]),
@@ -150,20 +152,15 @@ impl Transfers {
             image.checksum = Some(ingested.checksum.clone());
             image.hash = Some(ingested.hash.clone());
             image.locations = vec![location.clone()];
-            image.lineage = lineage(image.lineage.parent.take(), depth, &ingested.put);
+            image.lineage = Lineage {
+                parent: image.lineage.parent.take(),
+                delta_bytes,
+                chain_depth: depth,
+                tree_hash: Some(tree_hash(&ingested.put.record)),
+            };
             Ok(true)
         })?;
         Ok(saved)
-    }
-}
-
-/// What the engine says of an image, and of what it was made from.
-fn lineage(parent: Option<ImageId>, depth: Option<u32>, put: &PutReport) -> Lineage {
-    Lineage {
-        delta_bytes: parent.as_ref().map(|_| put.new_bytes),
-        chain_depth: depth,
-        tree_hash: Some(tree_hash(&put.record)),
-        parent,
     }
 }
 
