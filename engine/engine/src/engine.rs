@@ -430,6 +430,24 @@ impl Engine {
         delta::rbd::create(self.workers, &session, pair, form, to, task)
     }
 
+    /// Tells how many bytes [`Self::create_rbd`] would write. Reads no chunk.
+    ///
+    /// # Errors
+    /// As for [`Self::diff`].
+    pub fn size_rbd(
+        &self,
+        base: Option<&ImageName>,
+        image: &ImageName,
+        form: (RbdVersion, RbdNames<'_>),
+    ) -> Result<u64, EngineError> {
+        let session = self.store.begin()?;
+        let base = base
+            .map(|base| OpenImage::open(&session, base))
+            .transpose()?;
+        let pair = (base.as_ref(), &OpenImage::open(&session, image)?);
+        delta::rbd::size(&session, pair, form)
+    }
+
     /// Makes an image of a difference in the form of Ceph's `rbd export-diff` and its base.
     ///
     /// # Errors

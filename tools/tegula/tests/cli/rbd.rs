@@ -15,6 +15,8 @@ fn series(world: &World) -> [String; 3] {
 fn create(world: &World, from: &str, to: &str, format: &str) -> String {
     let file = world.file(&format!("{from}-{to}.{format}"));
     world.ok(["delta", "create", from, to, "--format", format, "-o", &file]);
+    let told = world.json(["delta", "size", from, to, "--format", format]);
+    assert_eq!(told["bytes"], std::fs::metadata(&file).unwrap().len());
     file
 }
 

@@ -18,6 +18,7 @@ use crate::put::{is_zero, refuse_taken};
 use crate::{EngineError, OpenImage, Task, Workers};
 use format::{Gather, RbdExtent, RbdFile, RbdWriter};
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use tegula_format::{BlockIndex, BlockSet, ChunkId, ImageName, ImageRecord, ParentReference};
 use tegula_io::{Buffer, Scratch, TargetFile};
@@ -63,11 +64,8 @@ pub(crate) fn create(
         };
         let from = base.map(|base| names.from.unwrap_or(base.record().name.as_str()));
         writer.begin(from, names.to, size).map_err(failed)?;
-        let range = |first: u64, end: u64| {
-            let offset = first << block_size.log2();
-            (offset, (end << block_size.log2()).min(size) - offset)
-        };
-        let range_blocks = (RANGE_BYTES_MAX >> block_size.log2()).max(1);
+        let range = |first, end| range_in(record, first..end);
+        let range_blocks = range_blocks(record);
         let (mut runs, mut range_end) = (tables.data.runs().peekable(), 0);
         let mut zeros = tables.zero.runs().peekable();
         let mut blocks = tables.data.iter().zip(ids_in(tables.ids.as_slice()));
@@ -128,6 +126,57 @@ pub(crate) fn create(
         writer.end().map_err(failed)?;
         Ok(writer.written)
     })
+}
+
+/// Returns how many bytes the difference would have that [`create`] writes. Reads no chunk.
+pub(crate) fn size(
+    session: &Session,
+    (base, image): (Option<&OpenImage<'_>>, &OpenImage<'_>),
+    (version, names): (RbdVersion, RbdNames<'_>),
+) -> Result<u64, EngineError> {
+    let tables = super::walk::tables(session, base, image)?;
+    let record = image.record();
+    let mut writer = RbdWriter {
+        out: &mut io::sink(),
+        version,
+        written: 0,
+    };
+    let from = base.map(|base| names.from.unwrap_or(base.record().name.as_str()));
+    let mut count = || {
+        writer.begin(from, names.to, record.virtual_size)?;
+        for run in tables.data.runs() {
+            let mut first = run.start;
+            while first < run.end {
+                let end = run.end.min(first + range_blocks(record));
+                let (offset, length) = range_in(record, first..end);
+                writer.data(offset, length)?;
+                writer.written += length;
+                first = end;
+            }
+        }
+        for run in tables.zero.runs() {
+            let (offset, length) = range_in(record, run);
+            writer.zeros(offset, length)?;
+        }
+        writer.end()
+    };
+    count().expect("because nothing is written anywhere");
+    Ok(writer.written)
+}
+
+/// Returns where some blocks begin, and how many bytes of the image they have.
+fn range_in(record: &ImageRecord, blocks: Range<u64>) -> (u64, u64) {
+    let log2 = record.block_size.log2();
+    let offset = blocks.start << log2;
+    (
+        offset,
+        (blocks.end << log2).min(record.virtual_size) - offset,
+    )
+}
+
+/// Returns how many blocks a range of bytes has at most.
+fn range_blocks(record: &ImageRecord) -> u64 {
+    (RANGE_BYTES_MAX >> record.block_size.log2()).max(1)
 }
 
 /// Reads a difference to its end; what comes in order is gathered.

@@ -1,6 +1,6 @@
 //! `tegula delta create`: writes the stream that turns one image into another.
 
-use super::fields::{Format, Pair, StreamFields};
+use super::fields::{Form, Pair, StreamFields};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::output::Report;
@@ -15,7 +15,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
-use tegula_engine::{DeltaDestination, ImageName, RbdNames, Task};
+use tegula_engine::{DeltaDestination, Task};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -45,17 +45,8 @@ pub(crate) struct Create {
     #[arg(long)]
     force: bool,
 
-    /// The form to write
-    #[arg(long, value_name = "FORM", default_value = "delta")]
-    format: Format,
-
-    /// The snapshot that an rbd diff is to say it starts from [default: BASE]
-    #[arg(long, value_name = "SNAP")]
-    from_snap: Option<String>,
-
-    /// The snapshot that an rbd diff is to say it makes [default: IMAGE]
-    #[arg(long, value_name = "SNAP")]
-    to_snap: Option<String>,
+    #[command(flatten)]
+    form: Form,
 }
 
 /// What was written in another form.
@@ -104,15 +95,7 @@ impl Create {
         if to_output {
             self.check_output(context)?;
         }
-        let rbd = self.format.rbd();
-        if rbd.is_none() && (self.from_snap.is_some() || self.to_snap.is_some()) {
-            let message = "--from-snap and --to-snap are for --format rbd-v1 and rbd-v2";
-            return Err(usage::error(ErrorKind::ArgumentConflict, message).into());
-        }
-        let names = RbdNames {
-            from: self.from_snap.as_deref().or(base.map(ImageName::as_str)),
-            to: Some(self.to_snap.as_deref().unwrap_or(image.as_str())),
-        };
+        let rbd = self.form.rbd(image)?;
         let engine = context.open()?;
         let progress = Progress::begin(context.output, "delta");
         let update = |done, total| progress.update(done, total);
@@ -129,8 +112,8 @@ impl Create {
             };
             let out = DeltaDestination::Stream(&mut out);
             match rbd {
-                Some(version) => {
-                    engine.create_rbd(base, image, (version, names), out, task)?;
+                Some(form) => {
+                    engine.create_rbd(base, image, form, out, task)?;
                 }
                 None => {
                     engine.create_delta(base, image, recompress, out, task)?;
@@ -146,8 +129,8 @@ impl Create {
             path,
             force: self.force,
         };
-        if let Some(version) = rbd {
-            let bytes = engine.create_rbd(base, image, (version, names), destination, task)?;
+        if let Some(form) = rbd {
+            let bytes = engine.create_rbd(base, image, form, destination, task)?;
             drop(progress);
             context.output.confirm(&Exported {
                 destination: path.display().to_string(),

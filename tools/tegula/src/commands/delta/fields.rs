@@ -4,7 +4,9 @@ use crate::table::Table;
 use crate::units;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use tegula_engine::{DeltaEnd, DeltaReport, DeltaSummary, ImageName, RbdVersion, Recompress};
+use tegula_engine::{
+    DeltaEnd, DeltaReport, DeltaSummary, ImageName, RbdNames, RbdVersion, Recompress,
+};
 
 /// The forms of what turns one image into another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -24,6 +26,47 @@ impl Format {
             Self::Delta => None,
             Self::RbdV1 => Some(RbdVersion::V1),
             Self::RbdV2 => Some(RbdVersion::V2),
+        }
+    }
+}
+
+/// The form that is written.
+#[derive(Debug, Args)]
+pub(super) struct Form {
+    /// The form to write
+    #[arg(long, value_name = "FORM", default_value = "delta")]
+    format: Format,
+
+    /// The snapshot that an rbd diff is to say it starts from [default: BASE]
+    #[arg(long, value_name = "SNAP")]
+    from_snap: Option<String>,
+
+    /// The snapshot that an rbd diff is to say it makes [default: IMAGE]
+    #[arg(long, value_name = "SNAP")]
+    to_snap: Option<String>,
+}
+
+impl Form {
+    /// Returns the version and the names for it, if it is one of Ceph's, or says what does not go together.
+    pub(super) fn rbd<'a>(
+        &'a self,
+        image: &'a ImageName,
+    ) -> Result<Option<(RbdVersion, RbdNames<'a>)>, clap::Error> {
+        let named = self.from_snap.is_some() || self.to_snap.is_some();
+        match self.format.rbd() {
+            None if named => {
+                let message = "--from-snap and --to-snap are for --format rbd-v1 and rbd-v2";
+                let kind = clap::error::ErrorKind::ArgumentConflict;
+                Err(crate::usage::error(kind, message))
+            }
+            None => Ok(None),
+            Some(version) => {
+                let names = RbdNames {
+                    from: self.from_snap.as_deref(),
+                    to: Some(self.to_snap.as_deref().unwrap_or(image.as_str())),
+                };
+                Ok(Some((version, names)))
+            }
         }
     }
 }
