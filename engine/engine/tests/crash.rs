@@ -14,9 +14,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tegula_engine::{
-    BlockSize, CollectOptions, DeltaDestination, DeltaRequest, DeltaSource, Depth, Destination,
-    Engine, EngineError, Environment, ImageName, InitOptions, OptimizeOptions, PutRequest,
-    Recompress, Source, Store, StoreError, Task, Workers,
+    BlockSize, CollectOptions, Collection, DeltaDestination, DeltaRequest, DeltaSource, Depth,
+    Destination, Engine, EngineError, Environment, ImageName, InitOptions, OptimizeOptions,
+    PutRequest, Recompress, Source, Store, StoreError, Task, Workers,
 };
 use tegula_io::sim::{Fault, Repeat, SimDisk};
 use tegula_io::{SeededRandom, SystemClock};
@@ -70,12 +70,17 @@ fn put(
 }
 
 fn collect(engine: &Engine) -> Result<(), EngineError> {
+    collection(engine).map(drop)
+}
+
+fn collection(engine: &Engine) -> Result<Collection, EngineError> {
     let options = CollectOptions {
         min_live: 1.0,
         dry_run: false,
         patience: Duration::ZERO,
+        ..CollectOptions::default()
     };
-    engine.collect(&options).map(drop)
+    engine.collect(&options)
 }
 
 /// Something that is done to a store, and what the store holds before and after it.
@@ -147,6 +152,30 @@ fn with_resembling(engine: &Engine) {
     engine.store().remove(&name("gone")).unwrap();
 }
 
+/// An image of words: a higher level of compression finds more in it.
+fn words() -> Vec<u8> {
+    let random = SeededRandom::new(5);
+    let words = [
+        "tile ", "ridge ", "eaves ", "gutter ", "a ", "of ", "under ", "rain ",
+    ];
+    let choose = || words[usize::try_from(random.next_u64() % 8).unwrap()].as_bytes();
+    let mut bytes: Vec<u8> = std::iter::repeat_with(choose)
+        .flatten()
+        .take(8 * 4096)
+        .copied()
+        .collect();
+    bytes.truncate(8 * 4096);
+    bytes
+}
+
+/// An image in a segment of which a part is garbage.
+fn with_words(engine: &Engine) {
+    let both = [words(), image(&[20, 21, 22])].concat();
+    put(engine, "both", &both, None, false).unwrap();
+    put(engine, "words", &words(), None, false).unwrap();
+    engine.store().remove(&name("both")).unwrap();
+}
+
 fn optimize(engine: &Engine) -> Result<(), EngineError> {
     let options = OptimizeOptions {
         patience: Duration::ZERO,
@@ -209,6 +238,7 @@ fn scenarios() -> Vec<Scenario> {
         ("two".to_owned(), similar(2)),
     ]
     .into();
+    let worded: Model = [("words".to_owned(), words())].into();
     let mut resembling_three = resembling.clone();
     resembling_three.insert("third".to_owned(), similar(3));
     let scenario = |name, setup, act, before: &Model, after: &Model| Scenario {
@@ -348,6 +378,13 @@ fn scenarios() -> Vec<Scenario> {
             &only_child,
         ),
         scenario(
+            "collect and compress",
+            with_words,
+            collect,
+            &worded,
+            &worded,
+        ),
+        scenario(
             "repair",
             with_two,
             |e| e.repair(None, Task::unattended()).map(drop),
@@ -355,6 +392,15 @@ fn scenarios() -> Vec<Scenario> {
             &two,
         ),
     ]
+}
+
+#[test]
+fn the_sweeps_go_through_a_collection_that_compresses() {
+    let scenarios = scenarios();
+    let compressing = scenarios.iter().find(|s| s.name == "collect and compress");
+    let engine = open(&prepared(compressing.unwrap()), 3).unwrap();
+    let collected = collection(&engine).unwrap();
+    assert!(collected.recompressed_chunks > 0, "{collected:?}");
 }
 
 /// A disk with the scenario's store on it, everything durable.
@@ -420,20 +466,11 @@ fn check(disk: &SimDisk, allowed: &[&Model], context: &str) {
     let found = contents(&engine)
         .unwrap_or_else(|error| panic!("{context}: cannot be read after collection: {error:?}"));
     assert!(found == **state, "{context}: collection changed images");
-    let leftover = collect_again(&engine);
+    let leftover = collection(&engine).unwrap().freed_bytes;
     assert_eq!(
         leftover, 0,
         "{context}: a second collection still freed bytes"
     );
-}
-
-fn collect_again(engine: &Engine) -> u64 {
-    let options = CollectOptions {
-        min_live: 1.0,
-        dry_run: false,
-        patience: Duration::ZERO,
-    };
-    engine.collect(&options).unwrap().freed_bytes
 }
 
 fn deep() -> bool {

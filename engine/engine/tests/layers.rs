@@ -77,6 +77,7 @@ impl World {
             min_live: 1.0,
             dry_run: false,
             patience: Duration::ZERO,
+            ..CollectOptions::default()
         };
         self.engine.collect(&options).unwrap();
     }

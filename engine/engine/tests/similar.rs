@@ -6,13 +6,16 @@
     reason = "tests damage files behind the store's back, and end at the first surprise"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tegula_engine::{
-    BackendPreference, CollectOptions, Depth, Destination, Engine, EngineError, ImageName,
-    InitOptions, OptimizeOptions, PutReport, PutRequest, Source, Task,
+    BackendPreference, CollectOptions, Collection, Depth, Destination, Engine, EngineError,
+    ImageName, InitOptions, OptimizeOptions, PutReport, PutRequest, Source, Task,
 };
+use tegula_format::SegmentNumber;
+use tegula_store::SegmentTable;
 
 fn name(text: &str) -> ImageName {
     ImageName::parse(text).unwrap()
@@ -95,13 +98,24 @@ impl World {
         self.engine.optimize(&options, Task::unattended()).unwrap()
     }
 
-    fn collect(&self) {
+    fn remove(&mut self, image: &str) {
+        self.images.remove(image);
+        self.engine.store().remove(&name(image)).unwrap();
+    }
+
+    fn collect(&self) -> Collection {
+        self.collect_within(CollectOptions::default().recompress)
+    }
+
+    /// Collects all there is to collect, and works so long on what is moved.
+    fn collect_within(&self, recompress: Duration) -> Collection {
         let options = CollectOptions {
             min_live: 1.0,
             dry_run: false,
             patience: Duration::ZERO,
+            recompress,
         };
-        self.engine.collect(&options).unwrap();
+        self.engine.collect(&options).unwrap()
     }
 
     fn sketch_runs(&self) -> Vec<std::path::PathBuf> {
@@ -119,6 +133,34 @@ impl World {
         session.file_bytes().unwrap().segment_bytes
     }
 
+    fn segments(&self) -> Vec<SegmentTable> {
+        let session = self.engine.store().begin().unwrap();
+        let files = std::fs::read_dir(self.directory.path().join("store/segments")).unwrap();
+        let numbers = files.map(|file| {
+            let file = file.unwrap().file_name().into_string().unwrap();
+            let number = file.strip_suffix(".seg").unwrap();
+            SegmentNumber::new(u32::from_str_radix(number, 16).unwrap())
+        });
+        numbers
+            .map(|number| SegmentTable::read(&session, number).unwrap())
+            .collect()
+    }
+
+    /// Whatever something stands on stands by itself.
+    fn check_depth(&self) {
+        let tables = self.segments();
+        let rows = || tables.iter().flat_map(|table| table.rows());
+        let plain = rows().filter(|row| row.bases == 0);
+        let plain: BTreeSet<_> = plain.map(|row| row.id).collect();
+        for table in &tables {
+            for row in table.rows() {
+                for base in table.toc.bases_of(row) {
+                    assert!(plain.contains(base), "{} on {base}", row.id);
+                }
+            }
+        }
+    }
+
     /// Every image is what was put, and every chunk and every file is as it should be.
     fn check(&self) {
         for (image, bytes) in &self.images {
@@ -134,6 +176,7 @@ impl World {
             .verify(Depth::Full, &[], Task::unattended())
             .unwrap();
         assert!(found.findings.is_empty(), "{:?}", found.findings);
+        self.check_depth();
     }
 }
 
@@ -249,8 +292,7 @@ fn bases_stay_as_long_as_what_stands_on_them_whoever_is_removed() {
     let base = noise(1, 2 * MIB);
     world.put("base", &base);
     world.put("edited", &edited(&base, 3));
-    world.images.remove("base");
-    world.engine.store().remove(&name("base")).unwrap();
+    world.remove("base");
     world.collect();
     world.check();
     world.optimize(&[]);
@@ -315,8 +357,7 @@ fn optimizing_one_image_leaves_the_bases_of_others_to_stand_by_themselves() {
 #[test]
 fn optimizing_takes_no_garbage_along_and_what_is_new_can_be_a_base_again() {
     let mut world = unframed();
-    world.images.remove("four");
-    world.engine.store().remove(&name("four")).unwrap();
+    world.remove("four");
     world.optimize(&[]);
     let report = world.put("five", &edited(&world.images["one"].clone(), 8));
     assert!(report.framed_chunks >= 30, "{report:?}");
@@ -345,5 +386,99 @@ fn an_interrupted_optimization_harms_nothing_and_collection_takes_what_it_left()
     world.check();
     world.collect();
     assert_eq!(world.segment_bytes(), before);
+    world.check();
+}
+
+/// Two segments of which a third is dead, and the rest of one resembles that of the other, which no put knew.
+fn half_dead() -> World {
+    let mut world = World::new(true);
+    let base = noise(1, 2 * MIB);
+    for (image, bytes, dead) in [("one", base.clone(), 61), ("two", edited(&base, 3), 62)] {
+        let both = [bytes.clone(), noise(dead, MIB)].concat();
+        world.put("both", &both);
+        let report = world.put(image, &bytes);
+        assert_eq!(report.new_chunks, 0);
+        world.remove("both");
+        for run in world.sketch_runs() {
+            std::fs::remove_file(run).unwrap();
+        }
+    }
+    world
+}
+
+#[test]
+fn collection_compresses_better_what_it_moves() {
+    let (world, other) = (half_dead(), half_dead());
+    let collected = world.collect();
+    assert_eq!(collected.segments_rewritten, 2, "{collected:?}");
+    assert!(collected.recompressed_chunks >= 30, "{collected:?}");
+    world.check();
+    let copied = other.collect_within(Duration::ZERO);
+    assert_eq!(copied.segments_rewritten, 2, "{copied:?}");
+    assert_eq!(copied.recompressed_chunks, 0);
+    other.check();
+    let (less, more) = (world.segment_bytes(), other.segment_bytes());
+    assert!(less * 100 < more * 60, "{less} of {more}");
+    assert_eq!(collected.freed_bytes - copied.freed_bytes, more - less);
+}
+
+#[test]
+fn when_the_time_is_up_collection_moves_the_rest_as_it_stands() {
+    let world = half_dead();
+    // More than nothing, and gone with the first look at the chunks.
+    let collected = world.collect_within(Duration::from_nanos(1));
+    assert_eq!(collected.segments_rewritten, 2, "{collected:?}");
+    assert_eq!(collected.recompressed_chunks, 0, "{collected:?}");
+    world.check();
+}
+
+#[test]
+fn what_stands_on_chunks_elsewhere_is_not_made_longer_by_being_moved() {
+    let mut world = World::new(true);
+    let base = noise(1, 2 * MIB);
+    world.put("base", &base);
+    let both = [edited(&base, 3), noise(9, MIB)].concat();
+    let report = world.put("both", &both);
+    assert!(report.framed_chunks >= 30, "{report:?}");
+    world.put("edited", &both[..2 * MIB]);
+    world.remove("both");
+    let before = world.segment_bytes();
+    let collected = world.collect();
+    assert_eq!(collected.segments_rewritten, 1, "{collected:?}");
+    let after = world.segment_bytes();
+    assert!(after + (MIB as u64) < before + 4096, "{after} of {before}");
+    world.check();
+    // Nor when nothing but what stands on it needs the base.
+    world.remove("base");
+    world.put("other", &noise(33, MIB));
+    world.remove("other");
+    world.collect();
+    assert!(world.segment_bytes() <= after, "{after}");
+    world.check();
+    let again = world.optimize(&["edited"]);
+    assert!(again.new_bytes <= again.old_bytes, "{again:?}");
+    world.check();
+}
+
+#[test]
+fn a_dry_run_of_an_optimization_tells_what_it_would_make_and_changes_nothing() {
+    let world = unframed();
+    let before = world.segment_bytes();
+    let run = |one_in| {
+        let options = OptimizeOptions {
+            dry_run: NonZeroUsize::new(one_in),
+            ..OptimizeOptions::default()
+        };
+        world.engine.optimize(&options, Task::unattended()).unwrap()
+    };
+    let (exact, sampled) = (run(1), run(5));
+    assert_eq!(world.segment_bytes(), before);
+    let done = world.optimize(&[]);
+    assert_eq!(exact, done, "what is told is what is done");
+    assert_eq!(sampled.chunks, done.chunks);
+    assert_eq!(sampled.compressed_chunks, done.chunks.div_ceil(5));
+    assert_eq!(sampled.old_bytes, done.old_bytes);
+    let off = sampled.new_bytes.abs_diff(done.new_bytes);
+    assert!(off * 4 < done.new_bytes, "{sampled:?} and {done:?}");
     world.check();
 }

@@ -1,6 +1,6 @@
 //! Between a chunk's bytes and its record: compress, decompress, verify.
 
-use crate::{Session, StoreError, prefix};
+use crate::{Session, StoreError, paths, prefix};
 use std::cell::RefCell;
 use tegula_format::{
     Bases, BlockSize, ChunkId, ChunkRules, Codec, Corruption, RecordHeader, RunRow, encode_record,
@@ -139,12 +139,11 @@ pub(crate) fn encoded(
     }
 }
 
-/// Takes a whole record that was read from a place for what is to be stored again, checked down to its checksum.
-pub(crate) fn copied(
-    session: &Session,
-    row: &RunRow,
-    record: Buffer,
-) -> Result<Encoded, StoreError> {
+/// Returns the record of a chunk as it stands in its segment. To be asked for one that was read and checked a moment ago.
+pub(crate) fn stored(session: &Session, row: &RunRow) -> Result<Encoded, StoreError> {
+    let path = paths::sealed_segment(row.place.segment);
+    let record = session.read_segment(row, row.record_bytes())?.wait();
+    let record = record.map_err(StoreError::io("read", &path))?;
     let rules = session.store().config().chunk_rules();
     let checked =
         CheckedRecord::check(&record, &row.id, &rules).map_err(|damage| damaged(row, damage))?;

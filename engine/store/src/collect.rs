@@ -5,6 +5,8 @@
 //! began before has ended. Nothing here depends on a clock: patience only decides how long this call waits before it
 //! leaves the removal to the next.
 
+mod again;
+mod moving;
 mod optimize;
 
 pub use optimize::{Going, Optimization, OptimizeOptions};
@@ -12,9 +14,8 @@ pub use optimize::{Going, Optimization, OptimizeOptions};
 use crate::mark::Marked;
 use crate::segment::{SEGMENT_TARGET_BYTES, SegmentTable, list_sealed, read_ingest};
 use crate::standing::{Chooser, chooser};
-use crate::{
-    Index, Ingest, Session, Store, StoreError, codec, files, index, layer, paths, recover,
-};
+use crate::{Index, Session, Store, StoreError, files, index, layer, paths, recover, sketches};
+use moving::Moving;
 use std::collections::HashSet;
 use std::time::Duration;
 use tegula_format::{
@@ -32,6 +33,10 @@ pub struct CollectOptions {
     pub dry_run: bool,
     /// How long to wait for older sessions to end before leaving the removal to a later collection.
     pub patience: Duration,
+    /// How long this thread may work on compressing better what it moves out of segments that are rewritten: chunks that
+    /// resemble each other, over each other, at a higher level. When it is used up the rest is moved as it stands; zero
+    /// moves all of it so.
+    pub recompress: Duration,
 }
 
 impl Default for CollectOptions {
@@ -40,6 +45,7 @@ impl Default for CollectOptions {
             min_live: 0.7,
             dry_run: false,
             patience: Duration::from_secs(30),
+            recompress: Duration::from_secs(30),
         }
     }
 }
@@ -53,6 +59,8 @@ pub struct Collection {
     pub segments_removed: u64,
     /// Segments whose survivors were moved.
     pub segments_rewritten: u64,
+    /// Chunks that were moved out of these and were compressed again for it. Unknown in a dry run, and so is what they save.
+    pub recompressed_chunks: u64,
     /// Layers removed.
     pub layers_removed: u64,
     /// Files of crashed writers removed.
@@ -150,37 +158,38 @@ impl Store {
         }
         self.remove_abandoned(&mut done)?;
         if done.pending_bytes == 0 && !rewrite.is_empty() {
-            self.rewrite(rewrite, &marked, options.patience, &mut done)?;
+            self.rewrite(rewrite, &marked, options, &mut done)?;
         }
-        index::tidy(&self.begin()?, false)?;
+        let session = self.begin()?;
+        index::tidy(&session, false)?;
+        sketches::tidy(&session)?;
         Ok(done)
     }
 
     /// Moves the survivors of segments, then removes these. A segment with a damaged survivor stays as it is.
     fn rewrite(
         &self,
-        mut tables: Vec<(SegmentTable, u64)>,
+        tables: Vec<(SegmentTable, u64)>,
         marked: &Marked,
-        patience: Duration,
+        options: &CollectOptions,
         done: &mut Collection,
     ) -> Result<(), StoreError> {
         let session = self.begin()?;
-        tables.retain(|(table, _)| survivors_are_whole(&session, table, marked));
-        let plan = Plan {
-            rewrite: tables,
-            ..Plan::default()
-        };
-        if plan.is_empty() {
-            return Ok(());
+        let mut moving = Moving::begin(&session, marked, options.recompress)?;
+        for tables in moving.groups(tables) {
+            moving.take(tables)?;
         }
-        let written = move_survivors(&session, &plan, marked)?;
+        let Some((plan, moved)) = moving.finish()? else {
+            return Ok(());
+        };
         self.condemn(&plan, marked)?;
         drop(session);
         let mut removed = Collection::default();
-        self.remove_condemned(patience, &mut removed)?;
+        self.remove_condemned(options.patience, &mut removed)?;
         done.segments_rewritten = removed.segments_removed;
+        done.recompressed_chunks = moved.recompressed;
         done.pending_bytes = removed.pending_bytes;
-        done.freed_bytes = (done.freed_bytes + removed.freed_bytes).saturating_sub(written);
+        done.freed_bytes = (done.freed_bytes + removed.freed_bytes).saturating_sub(moved.bytes);
         Ok(())
     }
 
@@ -408,9 +417,7 @@ fn plan_segments(
         if hides_missing(&table, marked) || !kept_copies_are_whole(session, &table, marked)? {
             continue;
         }
-        let survivors = table
-            .run_rows()
-            .filter(|row| marked.places.contains(row.place));
+        let survivors = survivors(&table, marked);
         let live_bytes: u64 = survivors.map(|row| row.record_bytes() as u64).sum();
         #[expect(
             clippy::cast_precision_loss,
@@ -455,6 +462,12 @@ fn plan_layers(
     Ok(planned)
 }
 
+/// Returns what is needed of a segment.
+fn survivors<'a>(table: &'a SegmentTable, marked: &'a Marked) -> impl Iterator<Item = RunRow> + 'a {
+    let rows = table.run_rows();
+    rows.filter(|row| marked.places.contains(row.place))
+}
+
 fn is_living(
     ingest: Result<IngestId, StoreError>,
     living: &HashSet<IngestId>,
@@ -492,42 +505,12 @@ fn kept_copies_are_whole(
     Ok(kept.all(|row| session.read_chunk_at(&row).is_ok()))
 }
 
-fn survivors_are_whole(session: &Session, table: &SegmentTable, marked: &Marked) -> bool {
-    let mut survivors = table
-        .run_rows()
-        .filter(|row| marked.places.contains(row.place));
-    survivors.all(|row| session.read_chunk_at(&row).is_ok())
-}
-
-/// Copies what is needed out of the segments to be rewritten, in stream order, and reads it back. Returns the bytes
-/// of the new segments.
-fn move_survivors(session: &Session, plan: &Plan, marked: &Marked) -> Result<u64, StoreError> {
-    if plan.rewrite.is_empty() {
-        return Ok(0);
-    }
-    let ingest = Ingest::begin(session)?;
-    let mut moved = Vec::new();
-    for (table, _) in &plan.rewrite {
-        for row in table
-            .run_rows()
-            .filter(|row| marked.places.contains(row.place))
-        {
-            drop(session.read_chunk_at(&row)?);
-            // The record was just checked from header to hash: it is copied as it stands.
-            let path = paths::sealed_segment(row.place.segment);
-            let record = session.read_segment(&row, row.record_bytes())?.wait();
-            let record = record.map_err(StoreError::io("read", &path))?;
-            ingest.store(&codec::copied(session, &row, record)?)?;
-            moved.push(row.id);
-        }
-    }
-    ingest.seal_all()?;
-    read_back(session.store(), plan, &moved)?;
-    Ok(ingest.totals().stored_bytes)
-}
-
 /// Reads every survivor from where it stands now, before the old copy is given up.
-fn read_back(store: &Store, plan: &Plan, moved: &[ChunkId]) -> Result<(), StoreError> {
+fn read_back(
+    store: &Store,
+    plan: &Plan,
+    moved: impl IntoIterator<Item = ChunkId>,
+) -> Result<(), StoreError> {
     let session = store.begin()?;
     let old: HashSet<_> = plan.segments().map(|(number, _)| number).collect();
     let index = session.index()?;
@@ -536,8 +519,8 @@ fn read_back(store: &Store, plan: &Plan, moved: &[ChunkId]) -> Result<(), StoreE
         index.is_usable(row.place) && !old.contains(&row.place.segment)
     });
     for id in moved {
-        let row = staying.choose(id)?;
-        session.read_chunk_at(&row.ok_or(StoreError::ChunkMissing { id: *id })?)?;
+        let row = staying.choose(&id)?;
+        session.read_chunk_at(&row.ok_or(StoreError::ChunkMissing { id })?)?;
     }
     Ok(())
 }

@@ -77,7 +77,7 @@ impl SegmentWriter {
 
     /// Tells whether the segment must be sealed before another record goes in.
     pub(crate) fn is_full(&self) -> bool {
-        self.end >= SEGMENT_TARGET_BYTES || self.toc.rows().len() == SEGMENT_SLOTS_MAX
+        is_full(self.end, self.toc.rows().len())
     }
 
     /// Appends a chunk's record.
@@ -143,6 +143,45 @@ impl Drop for SegmentWriter {
             // If this fails the segment is abandoned, and collection takes it.
             drop(self.environment.storage.remove(&self.path));
         }
+    }
+}
+
+fn is_full(end: u64, rows: usize) -> bool {
+    end >= SEGMENT_TARGET_BYTES || rows == SEGMENT_SLOTS_MAX
+}
+
+/// How long segments would be, without writing any.
+#[derive(Debug, Default)]
+pub(crate) struct SegmentSizes {
+    sealed: u64,
+    end: u64,
+    rows: usize,
+    base_ids: usize,
+}
+
+impl SegmentSizes {
+    /// Takes in a chunk as [`SegmentWriter::append`] does.
+    pub(crate) fn append(&mut self, chunk: &Encoded) {
+        if self.rows == 0 || is_full(self.end, self.rows) {
+            *self = Self {
+                sealed: self.bytes(),
+                end: SEGMENT_DATA_START,
+                rows: 0,
+                base_ids: 0,
+            };
+        }
+        self.end += chunk.record.len() as u64;
+        self.rows += 1;
+        self.base_ids += chunk.bases.ids().len();
+    }
+
+    /// Returns the bytes of all segments together.
+    pub(crate) fn bytes(&self) -> u64 {
+        if self.rows == 0 {
+            return self.sealed;
+        }
+        let table = self.rows * TOC_ROW_BYTES + self.base_ids * BASE_ID_BYTES;
+        self.sealed + self.end + (table + SEGMENT_TRAILER_BYTES) as u64
     }
 }
 

@@ -381,6 +381,7 @@ fn collect(engine: &Engine, min_live: f64, dry_run: bool) {
         min_live,
         dry_run,
         patience: Duration::ZERO,
+        ..CollectOptions::default()
     };
     engine.collect(&options).unwrap();
 }

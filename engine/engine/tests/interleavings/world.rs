@@ -359,6 +359,7 @@ impl Process {
             min_live: 1.0,
             dry_run: false,
             patience,
+            ..CollectOptions::default()
         })
     }
 

@@ -1,30 +1,17 @@
-//! Storing again, better compressed, what is stored already (decision 0011).
+//! Storing everything again, better compressed (decision 0012).
 //!
-//! An ingest takes the bases it has seen, once, in passing. Here everything that some segments hold is at hand: each chunk's
-//! features are compared with those of all others, the chunks that most others resemble become their bases, and the rest
-//! is framed over these at a higher level. What is written is moved as collection moves survivors: stored, made durable,
-//! read back, and only then are the old segments condemned and removed. A crash at any time leaves the old segments, or
-//! the new ones, or both.
+//! What is written is moved as collection moves survivors: stored, made durable, read back, and only then are the old
+//! segments condemned and removed. A crash at any time leaves the old segments, or the new ones, or both.
 
-mod grouping;
-
+use super::again::{Again, Budget, Effort};
 use super::{Plan, hides_missing, is_living, kept_copies_are_whole, mark, read_back};
-use crate::mark::Marked;
-use crate::segment::{SegmentTable, list_sealed, read_ingest};
-use crate::similar::Decoded;
-use crate::{
-    Encoded, Ingest, LayerStack, LiveSet, Session, Store, StoreError, codec, index, parallel,
-    paths, prefix, sketches,
-};
-use grouping::{Grouping, Member};
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use crate::segment::{SegmentSizes, SegmentTable, list_sealed, read_ingest};
+use crate::{Ingest, LayerStack, LiveSet, Session, Store, StoreError, index, paths, sketches};
+use std::collections::HashSet;
+use std::num::NonZeroUsize;
 use std::time::Duration;
-use tegula_format::{
-    BlockSize, ChunkId, IdPrefix, ImageName, RunRow, SegmentNumber, Sketch, SketchRow,
-};
-use tegula_io::sync::{Mutex, PoisonError};
-use tegula_io::{Buffer, LockMode};
+use tegula_format::{BlockSize, ImageName, SegmentNumber};
+use tegula_io::LockMode;
 
 /// How chunks are to be stored again.
 #[derive(Debug, Clone)]
@@ -33,24 +20,12 @@ pub struct OptimizeOptions {
     pub level: i32,
     /// Only the segments that these images need; all if there is none.
     pub images: Vec<ImageName>,
+    /// Writes nothing, only tells what would be gained: from one chunk in so many, with 1 from all of them.
+    pub dry_run: Option<NonZeroUsize>,
     /// How long to wait for older sessions to end before the old segments' removal is left to a collection.
     pub patience: Duration,
     /// Works on the calling thread alone: for tests that replay every step.
     pub inline: bool,
-}
-
-impl OptimizeOptions {
-    fn map<T: Sync, R: Send>(
-        &self,
-        items: &[T],
-        least: usize,
-        work: impl Fn(&T) -> R + Sync + Send,
-    ) -> Vec<R> {
-        match self.inline {
-            true => items.iter().map(work).collect(),
-            false => parallel::map(items, least, work),
-        }
-    }
 }
 
 impl Default for OptimizeOptions {
@@ -58,19 +33,22 @@ impl Default for OptimizeOptions {
         Self {
             level: 7,
             images: Vec::new(),
+            dry_run: None,
             patience: Duration::from_secs(30),
             inline: false,
         }
     }
 }
 
-/// What an optimization did.
+/// What an optimization did, or in a dry run would do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Optimization {
     /// Segments whose chunks were stored again.
     pub segments_rewritten: u64,
     /// Chunks that were stored again.
     pub chunks: u64,
+    /// Of how many of them the records were made: of all, but in a dry run that looks only at some.
+    pub compressed_chunks: u64,
     /// How many of them are frames over others now.
     pub framed_chunks: u64,
     /// Bytes of the segments that were rewritten.
@@ -90,28 +68,10 @@ const BATCH_CHUNKS_MAX: u64 = 1 << 17;
 /// The most bytes gone through at once, before compression: the store needs room for them.
 const BATCH_BYTES_MAX: u64 = 8 << 30;
 
-/// The most chunks that are decoded, or compressed, between two looks at whether to go on.
-const STEP_CHUNKS_MAX: u64 = 256;
-
-/// The most bytes of theirs, as long as every core has one.
-const STEP_BYTES_MAX: u64 = 32 << 20;
-
 /// Returns how many chunks are gone through at once.
 fn batch_chunks(block_size: BlockSize) -> u64 {
     (BATCH_BYTES_MAX / u64::from(block_size.bytes())).min(BATCH_CHUNKS_MAX)
 }
-
-/// Returns how many chunks are worked on at once.
-fn step_chunks(block_size: BlockSize) -> usize {
-    let chunks = (STEP_BYTES_MAX / u64::from(block_size.bytes())).min(STEP_CHUNKS_MAX);
-    usize::try_from(chunks).expect("because they are few")
-}
-
-/// Of how many images, from the newest on, the chunks are put in the order in which they are read.
-const IMAGES_IN_ORDER: usize = 8;
-
-/// A frame must be shorter than a frame without bases by this fraction, or it is not worth what it costs its readers.
-const ADVANTAGE: u32 = 16;
 
 /// How far the work is: chunks stored again, and chunks to go through. Asked often; the answer says whether to go on.
 pub type Going<'a> = &'a (dyn Fn(u64, u64) -> bool + Sync);
@@ -128,22 +88,34 @@ impl Store {
         options: &OptimizeOptions,
         going: Going<'_>,
     ) -> Result<Optimization, StoreError> {
-        let path = paths::gc_lock();
-        let lock = self
-            .environment()
-            .storage
-            .try_lock(&path, LockMode::Exclusive);
-        let Some(_lock) = lock.map_err(StoreError::io("lock", &path))? else {
+        let Some(_lock) = self.try_lock(&paths::gc_lock(), LockMode::Exclusive)? else {
             return Err(StoreError::Busy {
                 what: "garbage collection",
             });
         };
-        let mut done = Optimization::default();
+        if options.dry_run.is_some() {
+            return self.go_through(options, going);
+        }
         let mut removed = super::Collection::default();
         if !self.remove_condemned(options.patience, &mut removed)? {
-            done.pending_bytes = removed.pending_bytes;
-            return Ok(done);
+            return Ok(Optimization {
+                pending_bytes: removed.pending_bytes,
+                ..Optimization::default()
+            });
         }
+        let done = self.go_through(options, going)?;
+        let session = self.begin()?;
+        index::tidy(&session, false)?;
+        sketches::tidy(&session)?;
+        Ok(done)
+    }
+
+    fn go_through(
+        &self,
+        options: &OptimizeOptions,
+        going: Going<'_>,
+    ) -> Result<Optimization, StoreError> {
+        let mut done = Optimization::default();
         let batches = self.batches(options)?;
         let total: u64 = batches.iter().map(|batch| batch.chunks).sum();
         for batch in batches {
@@ -157,9 +129,6 @@ impl Store {
                 break;
             }
         }
-        let session = self.begin()?;
-        index::tidy(&session, false)?;
-        sketches::tidy(&session)?;
         Ok(done)
     }
 
@@ -217,7 +186,9 @@ impl Store {
             .iter()
             .filter(|(number, _)| segments.contains(number))
         {
-            if is_living(read_ingest(&session, *number), &living)? {
+            if session.state().condemns_segment(*number)
+                || is_living(read_ingest(&session, *number), &living)?
+            {
                 continue;
             }
             let table = match SegmentTable::read(&session, *number) {
@@ -231,63 +202,84 @@ impl Store {
                 plan.rewrite.push((table, *bytes));
             }
         }
-        let Some(members) = sketch_all(&session, &mut plan, &marked, options, step)? else {
+        let effort = Effort {
+            level: options.level,
+            inline: options.inline,
+            budget: Budget::new(&*self.environment().clock, None),
+            going: step,
+        };
+        let Some(again) = Again::plan(&session, &sealed, &mut plan, &marked, &effort)? else {
             return Ok(false);
         };
         if plan.rewrite.is_empty() {
             return Ok(true);
         }
-        let order = reading_order(&session, &members)?;
-        let grouping = match self.config().prefix_frames {
-            true => {
-                let fixed = bases_of_others(&session, &sealed, &plan, &members)?;
-                Grouping::of(&members, &fixed)
-            }
-            false => Grouping::none(),
+        let made = match options.dry_run {
+            Some(one_in) => tell(&again, &effort, one_in)?,
+            None => store_again(&session, (&plan, &again), &effort)?,
         };
-        let ingest = Ingest::begin(&session)?;
-        let level = options.level.max(self.config().zstd_level);
-        let work = Work {
-            session: &session,
-            members: &members,
-            grouping: &grouping,
-            decoded: Mutex::default(),
-            level,
+        let Some(made) = made else {
+            return Ok(false);
         };
-        let mut framed = 0;
-        let step_chunks = step_chunks(self.config().block_size);
-        for (position, ordinals) in order.chunks(step_chunks).enumerate() {
-            if !step((position * step_chunks) as u64) {
-                return Ok(false);
-            }
-            for chunk in options.map(ordinals, 1, |ordinal| work.encode(*ordinal)) {
-                let chunk = chunk?;
-                framed += u64::from(!chunk.bases.is_empty());
-                ingest.store(&chunk)?;
-            }
-        }
-        ingest.seal_all()?;
-        let moved: Vec<ChunkId> = members.iter().map(|member| member.row.id).collect();
-        read_back(self, &plan, &moved)?;
-        let new_bytes = ingest.totals().stored_bytes;
-        // Advice: what cannot be published now is found by features no more, and nothing else.
-        if self.config().prefix_frames {
-            let rows = plain_rows(&members, &grouping);
-            drop(sketches::SketchRuns::default().publish(self.environment(), rows));
-        }
-        self.condemn(&plan, &marked)?;
-        drop(ingest);
-        drop(session);
-        let mut removed = super::Collection::default();
-        self.remove_condemned(options.patience, &mut removed)?;
         done.segments_rewritten += plan.rewrite.len() as u64;
-        done.chunks += members.len() as u64;
-        done.framed_chunks += framed;
+        done.chunks += again.count() as u64;
+        done.compressed_chunks += made.compressed_chunks;
+        done.framed_chunks += made.framed_chunks;
         done.old_bytes += plan.bytes();
-        done.new_bytes += new_bytes;
-        done.pending_bytes = removed.pending_bytes;
+        done.new_bytes += made.new_bytes;
+        if options.dry_run.is_none() {
+            again.publish_sketches(|_| true);
+            self.condemn(&plan, &marked)?;
+            drop(again);
+            drop(session);
+            let mut removed = super::Collection::default();
+            self.remove_condemned(options.patience, &mut removed)?;
+            done.pending_bytes = removed.pending_bytes;
+        }
         Ok(true)
     }
+}
+
+/// Stores chunks again and reads them back. `None` if told to stop.
+fn store_again(
+    session: &Session,
+    (plan, again): (&Plan, &Again<'_>),
+    effort: &Effort<'_>,
+) -> Result<Option<Optimization>, StoreError> {
+    let mut made = Optimization::default();
+    let ingest = Ingest::begin(session)?;
+    let finished = again.encode(effort, 1, |stored, _| {
+        made.compressed_chunks += 1;
+        made.framed_chunks += u64::from(!stored.chunk.bases.is_empty());
+        ingest.store(&stored.chunk)
+    })?;
+    if !finished {
+        return Ok(None);
+    }
+    ingest.seal_all()?;
+    read_back(session.store(), plan, again.ids())?;
+    made.new_bytes = ingest.totals().stored_bytes;
+    Ok(Some(made))
+}
+
+/// Tells what storing chunks again would make of them, from one in so many. `None` if told to stop.
+fn tell(
+    again: &Again<'_>,
+    effort: &Effort<'_>,
+    one_in: NonZeroUsize,
+) -> Result<Option<Optimization>, StoreError> {
+    let mut made = Optimization::default();
+    let mut sizes = SegmentSizes::default();
+    let finished = again.encode(effort, one_in.get(), |stored, count| {
+        made.compressed_chunks += 1;
+        for _ in 0..count {
+            made.framed_chunks += u64::from(!stored.chunk.bases.is_empty());
+            sizes.append(&stored.chunk);
+        }
+        Ok(())
+    })?;
+    made.new_bytes = sizes.bytes();
+    Ok(finished.then_some(made))
 }
 
 /// Segments that are gone through together.
@@ -309,191 +301,18 @@ fn segments_of(
     Ok(segments)
 }
 
-/// Reads every needed chunk of the segments to be rewritten and draws its features. A segment with a damaged one is left
-/// out of the plan. `None` if told to stop.
-fn sketch_all(
-    session: &Session,
-    plan: &mut Plan,
-    marked: &Marked,
-    options: &OptimizeOptions,
-    step: &(dyn Fn(u64) -> bool + Sync),
-) -> Result<Option<Vec<Member>>, StoreError> {
-    let mut members = Vec::new();
-    let mut whole = Vec::new();
-    for (table, bytes) in std::mem::take(&mut plan.rewrite) {
-        let needed = table.run_rows();
-        let needed: Vec<RunRow> = needed
-            .filter(|row| marked.places.contains(row.place))
-            .collect();
-        let before = members.len();
-        let mut damaged = false;
-        for rows in needed.chunks(step_chunks(session.block_size())) {
-            if !step(0) {
-                return Ok(None);
-            }
-            for sketch in options.map(rows, 4, |row| sketch(session, row)) {
-                match sketch {
-                    Ok(member) => members.push(member),
-                    Err(error) if error.is_unreadable() => damaged = true,
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        match damaged {
-            true => members.truncate(before),
-            false => whole.push((table, bytes)),
-        }
-    }
-    plan.rewrite = whole;
-    Ok(Some(members))
-}
-
-fn sketch(session: &Session, row: &RunRow) -> Result<Member, StoreError> {
-    let block = session.read_chunk_at(row)?;
-    let sketch = Sketch::of(&block, session.block_size());
-    Ok(Member { row: *row, sketch })
-}
-
-/// Returns the members in the order they are to be stored in: first what the newest image needs, as it is read; then what
-/// the one before it needs besides, and so on; then the rest, as it stood.
-fn reading_order(session: &Session, members: &[Member]) -> Result<Vec<usize>, StoreError> {
-    let mut left: HashMap<ChunkId, usize> = members
-        .iter()
-        .enumerate()
-        .map(|(ordinal, member)| (member.row.id, ordinal))
-        .collect();
-    let mut order = Vec::with_capacity(members.len());
-    let mut records = session.images()?;
-    records.sort_by_key(|record| std::cmp::Reverse(record.created_at_us));
-    for record in records.iter().take(IMAGES_IN_ORDER) {
-        for chunk in LayerStack::of_image(session, record)?.chunks() {
-            order.extend(left.remove(&chunk?.1));
-        }
-    }
-    let mut rest: Vec<usize> = left.into_values().collect();
-    rest.sort_unstable();
-    order.extend(rest);
-    Ok(order)
-}
-
-/// Returns which members are bases of frames in segments that stay: they must go on standing by themselves.
-fn bases_of_others(
-    session: &Session,
-    sealed: &[(SegmentNumber, u64)],
-    plan: &Plan,
-    members: &[Member],
-) -> Result<HashSet<usize>, StoreError> {
-    let rewritten: HashSet<_> = plan.segments().map(|(number, _)| number).collect();
-    let ordinals: HashMap<&ChunkId, usize> = members
-        .iter()
-        .enumerate()
-        .map(|(ordinal, member)| (&member.row.id, ordinal))
-        .collect();
-    let mut fixed = HashSet::new();
-    for (number, _) in sealed
-        .iter()
-        .filter(|(number, _)| !rewritten.contains(number))
-    {
-        let table = match SegmentTable::read(session, *number) {
-            Ok(table) => table,
-            Err(error) if error.is_unreadable() || error.is_not_found() => continue,
-            Err(error) => return Err(error),
-        };
-        for row in table.rows().iter().filter(|row| row.bases > 0) {
-            let bases = table.toc.bases_of(row).iter();
-            fixed.extend(bases.filter_map(|base| ordinals.get(base)));
-        }
-    }
-    Ok(fixed)
-}
-
-/// Returns the features of what stands by itself now.
-fn plain_rows(members: &[Member], grouping: &Grouping) -> Vec<SketchRow> {
-    let plain = members.iter().enumerate();
-    let plain = plain.filter(|(ordinal, _)| grouping.bases_of(*ordinal).is_empty());
-    plain
-        .flat_map(|(_, member)| {
-            let chunk = IdPrefix::of(&member.row.id);
-            let features = member.sketch.features().iter();
-            features.map(move |feature| SketchRow {
-                feature: *feature,
-                chunk,
-            })
-        })
-        .collect()
-}
-
-/// What encoding a chunk takes.
-struct Work<'a> {
-    session: &'a Session,
-    members: &'a [Member],
-    grouping: &'a Grouping,
-    decoded: Mutex<Decoded>,
-    level: i32,
-}
-
-impl Work<'_> {
-    fn encode(&self, ordinal: usize) -> Result<Encoded, StoreError> {
-        let member = self.member(ordinal);
-        let id = member.row.id;
-        let block = self.session.read_chunk_at(&member.row)?;
-        let plain = codec::compress(id, &block, self.level);
-        let bases = self.grouping.bases_of(ordinal).iter();
-        let bases: Result<Vec<_>, StoreError> = bases.map(|base| self.base(*base)).collect();
-        let bases = bases?;
-        let bases: Vec<(ChunkId, &[u8])> =
-            bases.iter().map(|(id, block)| (*id, &***block)).collect();
-        let below = plain.stored_length - plain.stored_length / ADVANTAGE;
-        if let Some(framed) = prefix::compress_with_bases(id, &block, &bases, self.level, below) {
-            return Ok(framed);
-        }
-        // A higher level is not always better.
-        match member.row.bases == 0 && member.row.stored_length <= plain.stored_length {
-            true => self.as_it_stands(&member.row),
-            false => Ok(plain),
-        }
-    }
-
-    fn member(&self, ordinal: usize) -> &Member {
-        self.members
-            .get(ordinal)
-            .expect("because ordinals count the members")
-    }
-
-    fn base(&self, ordinal: usize) -> Result<(ChunkId, Arc<Buffer>), StoreError> {
-        let row = &self.member(ordinal).row;
-        let prefix = IdPrefix::of(&row.id);
-        let decoded = || self.decoded.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = decoded().get(prefix).filter(|(id, _)| *id == row.id) {
-            return Ok(found);
-        }
-        let block = Arc::new(self.session.read_chunk_at(row)?);
-        decoded().put(prefix, row.id, &block);
-        Ok((row.id, block))
-    }
-
-    /// Copies a record that was read and checked a moment ago.
-    fn as_it_stands(&self, row: &RunRow) -> Result<Encoded, StoreError> {
-        let path = paths::sealed_segment(row.place.segment);
-        let record = self.session.read_segment(row, row.record_bytes())?.wait();
-        let record = record.map_err(StoreError::io("read", &path))?;
-        codec::copied(self.session, row, record)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn large_blocks_are_gone_through_in_fewer_and_bounded_bytes() {
-        for (block_size, batch, step) in [
-            (BlockSize::MIN, 1 << 17, 256),
-            (BlockSize::DEFAULT, 1 << 17, 256),
-            (BlockSize::MAX, 1 << 11, 8),
+    fn large_blocks_are_gone_through_in_bounded_bytes() {
+        for (block_size, batch) in [
+            (BlockSize::MIN, 1 << 17),
+            (BlockSize::DEFAULT, 1 << 17),
+            (BlockSize::MAX, 1 << 11),
         ] {
             assert_eq!(batch_chunks(block_size), batch);
-            assert_eq!(step_chunks(block_size), step);
         }
     }
 }

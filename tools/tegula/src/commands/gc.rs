@@ -14,9 +14,14 @@ Examples:
   tegula gc
   tegula gc --dry-run
   tegula gc --min-live 1.0 --wait 600
+  tegula gc --recompress 0
 
 Other commands may go on meanwhile. What those that began before still look at is kept; after --wait
-seconds its removal is left to the next gc.";
+seconds its removal is left to the next gc.
+
+What is moved out of segments that are rewritten is compressed better than it was, as `tegula optimize` does for all of the
+store: by one thread, for no more than about --recompress seconds. The rest is moved as it stands. How much this saves is known
+only afterwards: --dry-run does not count it.";
 
 /// Free what no image needs
 #[derive(Debug, Args)]
@@ -29,6 +34,10 @@ pub(crate) struct Gc {
     /// Rewrite segments with a smaller share of needed bytes: 0 none, 1 every one with any garbage
     #[arg(long, value_name = "SHARE", default_value_t = CollectOptions::default().min_live, allow_negative_numbers = true, value_parser = share)]
     min_live: f64,
+
+    /// How long one thread may work on compressing better what is moved: 0 moves it as it stands
+    #[arg(long, value_name = "SECONDS", default_value_t = CollectOptions::default().recompress.as_secs(), allow_negative_numbers = true)]
+    recompress: u64,
 
     /// How long to wait for commands that began before
     #[arg(long, value_name = "SECONDS", default_value_t = CollectOptions::default().patience.as_secs(), allow_negative_numbers = true)]
@@ -48,6 +57,7 @@ struct Collected {
     freed_bytes: u64,
     segments_removed: u64,
     segments_rewritten: u64,
+    recompressed_chunks: u64,
     layers_removed: u64,
     abandoned_removed: u64,
     pending_bytes: u64,
@@ -66,6 +76,10 @@ impl Report for Collected {
             self.segments_rewritten,
             units::count(self.layers_removed, "layer", "layers"),
         );
+        if self.recompressed_chunks > 0 {
+            let chunks = units::count(self.recompressed_chunks, "chunk", "chunks");
+            text.push_str(&format!("compressed {chunks} better\n"));
+        }
         if self.abandoned_removed > 0 {
             let files = units::count(self.abandoned_removed, "file", "files");
             text.push_str(&format!("removed {files} of interrupted commands\n"));
@@ -86,12 +100,14 @@ impl Gc {
             min_live: self.min_live,
             dry_run: self.dry_run,
             patience: Duration::from_secs(self.wait),
+            recompress: Duration::from_secs(self.recompress),
         })?;
         context.output.confirm(&Collected {
             dry_run: self.dry_run,
             freed_bytes: collection.freed_bytes,
             segments_removed: collection.segments_removed,
             segments_rewritten: collection.segments_rewritten,
+            recompressed_chunks: collection.recompressed_chunks,
             layers_removed: collection.layers_removed,
             abandoned_removed: collection.abandoned_removed,
             pending_bytes: collection.pending_bytes,

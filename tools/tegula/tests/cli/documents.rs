@@ -279,6 +279,7 @@ fn verify_gc_optimize_and_repair_have_their_keys() {
         ("freed_bytes", Is::Count),
         ("segments_removed", Is::Count),
         ("segments_rewritten", Is::Count),
+        ("recompressed_chunks", Is::Count),
         ("layers_removed", Is::Count),
         ("abandoned_removed", Is::Count),
         ("pending_bytes", Is::Count),
@@ -286,13 +287,18 @@ fn verify_gc_optimize_and_repair_have_their_keys() {
     check(&world.json(["gc", "--dry-run"]), &gc);
     check(&world.json(["gc"]), &gc);
     let optimize = [
+        ("dry_run", Is::Flag),
         ("segments_rewritten", Is::Count),
         ("chunks", Is::Count),
+        ("compressed_chunks", Is::Count),
         ("framed_chunks", Is::Count),
         ("old_bytes", Is::Count),
         ("new_bytes", Is::Count),
         ("pending_bytes", Is::Count),
     ];
+    let dry = world.json(["optimize", "--dry-run", "--one-in", "2"]);
+    assert_eq!(dry["dry_run"], true);
+    check(&dry, &optimize);
     check(&world.json(["optimize", "one"]), &optimize);
     let repair = [
         ("healed_chunks", Is::Count),

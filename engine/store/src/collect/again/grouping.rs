@@ -28,12 +28,19 @@ type Candidate = (usize, u64);
 
 /// What each member is to be framed over, by ordinals: one level deep, so that the bases themselves stand on nothing.
 #[derive(Debug)]
-pub(super) struct Grouping(Vec<Vec<usize>>);
+pub(super) struct Grouping {
+    bases: Vec<Vec<usize>>,
+    /// Whether anything, here or elsewhere, is to stand on it.
+    stood_on: Vec<bool>,
+}
 
 impl Grouping {
     /// Frames nothing over anything.
     pub(super) fn none() -> Self {
-        Self(Vec::new())
+        Self {
+            bases: Vec::new(),
+            stood_on: Vec::new(),
+        }
     }
 
     /// Groups chunks; those in `fixed` stand by themselves whatever they resemble.
@@ -78,7 +85,9 @@ impl Grouping {
             }
         }
         let mut bases = vec![Vec::new(); members.len()];
-        let mut used = vec![false; members.len()];
+        let mut used: Vec<bool> = (0..members.len())
+            .map(|ordinal| fixed.contains(&ordinal))
+            .collect();
         let mut frame = |ordinal: usize, chosen: Vec<usize>, used: &mut Vec<bool>| {
             for base in &chosen {
                 used.iter_mut()
@@ -105,7 +114,7 @@ impl Grouping {
         }
         // What nobody stands on can stand on others itself, though they resemble it less.
         for ordinal in 0..members.len() {
-            if is(&plain, ordinal) && !is(&used, ordinal) && !fixed.contains(&ordinal) {
+            if is(&plain, ordinal) && !is(&used, ordinal) {
                 let chosen = pick(ordinal, &plain);
                 if !chosen.is_empty() {
                     plain
@@ -117,12 +126,21 @@ impl Grouping {
                 }
             }
         }
-        Self(bases)
+        Self {
+            bases,
+            stood_on: used,
+        }
     }
 
     /// Returns what a member is to be framed over; empty if it stands by itself.
     pub(super) fn bases_of(&self, ordinal: usize) -> &[usize] {
-        self.0.get(ordinal).map(Vec::as_slice).unwrap_or_default()
+        let bases = self.bases.get(ordinal);
+        bases.map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Tells whether something is to stand on a member, which then must stand by itself.
+    pub(super) fn is_stood_on(&self, ordinal: usize) -> bool {
+        self.stood_on.get(ordinal).copied().unwrap_or(false)
     }
 }
 
@@ -233,6 +251,7 @@ mod tests {
         let fixed = HashSet::from([2, 4]);
         let grouping = Grouping::of(&members, &fixed);
         assert_eq!(framed(&grouping, 6), [0, 1, 3, 5]);
+        assert!(grouping.is_stood_on(2) && grouping.is_stood_on(4));
     }
 
     #[test]
