@@ -56,7 +56,7 @@ impl<'a> DeltaStream<'a> {
         (base, image): (Option<&OpenImage<'_>>, &OpenImage<'_>),
         task: Task<'_>,
     ) -> Result<Self, EngineError> {
-        let recompress = Recompress::Needed;
+        let recompress = Recompress::IfSmall;
         let plan = Plan::new(session, base, image, recompress, HashedRecords::ByName)?;
         let mut anew = records_anew(&plan, workers, task)?.into_iter();
         let mut tag = TagHasher::begin(&plan);
