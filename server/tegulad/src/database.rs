@@ -49,6 +49,8 @@ pub(crate) fn open(config: &Config) -> Result<Arc<dyn Catalog>, DatabaseError> {
                 "the database's schema was brought up"
             );
         }
+    } else {
+        check_there(url)?;
     }
     Ok(db::open(url)?)
 }
@@ -58,6 +60,7 @@ pub(crate) fn open(config: &Config) -> Result<Arc<dyn Catalog>, DatabaseError> {
 /// # Errors
 /// [`DatabaseError`].
 pub(crate) fn run(command: &DatabaseCommand, config: &Config) -> Result<(), DatabaseError> {
+    check(config)?;
     let url = config.database.url.reveal();
     let mut output = io::stdout().lock();
     match command {
@@ -79,6 +82,7 @@ pub(crate) fn run(command: &DatabaseCommand, config: &Config) -> Result<(), Data
             }
         }
         DatabaseCommand::Version => {
+            check_there(url)?;
             let version = db::version(url)?;
             writeln!(
                 output,
@@ -87,6 +91,7 @@ pub(crate) fn run(command: &DatabaseCommand, config: &Config) -> Result<(), Data
             )?;
         }
         DatabaseCommand::Check => {
+            check_there(url)?;
             let images = db::check(url)?;
             writeln!(output, "the database is sound: {images} images")?;
         }
@@ -94,16 +99,53 @@ pub(crate) fn run(command: &DatabaseCommand, config: &Config) -> Result<(), Data
     Ok(output.flush()?)
 }
 
+/// The file of a database that is one.
+fn file(url: &str) -> Option<&Path> {
+    let path = url.strip_prefix("sqlite:")?;
+    Some(Path::new(path.strip_prefix("//").unwrap_or(path)))
+}
+
+/// Refuses to look for what nobody has made yet.
+fn check_there(url: &str) -> Result<(), ConfigError> {
+    match file(url).filter(|path| !path.exists()) {
+        None => Ok(()),
+        Some(path) => {
+            let path = path.display();
+            let text = format!("there is no database in {path} yet: `tegulad db upgrade` makes it");
+            Err(ConfigError::value("database.url", text))
+        }
+    }
+}
+
 /// The directory of a database in a file.
 fn make_directory(url: &str) -> Result<(), ConfigError> {
-    let Some(path) = url.strip_prefix("sqlite:") else {
+    let Some(path) = file(url) else {
         return Ok(());
     };
-    let path = Path::new(path.strip_prefix("//").unwrap_or(path));
     directory::make_above(path).map_err(|error| {
         ConfigError::value(
             "database.url",
             format!("cannot make the directory of {}: {error}", path.display()),
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_that_is_not_there_yet_is_no_failure_of_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}/catalog.sqlite", directory.path().display());
+        let text = format!("[database]\nurl = \"{url}\"");
+        let config: Config = toml::from_str(&text).unwrap();
+        for command in [DatabaseCommand::Version, DatabaseCommand::Check] {
+            let error = run(&command, &config).unwrap_err().to_string();
+            assert!(error.contains("tegulad db upgrade"), "{error}");
+        }
+        assert_eq!(directory.path().read_dir().unwrap().count(), 0);
+        run(&DatabaseCommand::Upgrade, &config).unwrap();
+        run(&DatabaseCommand::Check, &config).unwrap();
+    }
 }

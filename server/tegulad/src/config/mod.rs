@@ -208,6 +208,18 @@ mod tests {
     }
 
     #[test]
+    fn an_address_that_is_none_is_told_what_one_is() {
+        for text in ["localhost:9292", "9292", "::1:x"] {
+            let error = load(&format!("[listen]\naddress = \"{text}\"")).unwrap_err();
+            let found = format!("such as 0.0.0.0:9292 or [::1]:9292, found `{text}`");
+            assert!(
+                error.contains(&found) && error.contains("line 2"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
     fn a_password_is_not_shown() {
         let config = load("[identity.keystone]\npassword = \"canary\"").unwrap();
         assert!(!format!("{config:?}").contains("canary"));

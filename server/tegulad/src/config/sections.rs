@@ -3,7 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use tegula_identity::Secret;
 
 /// All of it.
@@ -29,9 +30,19 @@ pub(crate) struct Config {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ListenSection {
+    #[serde(deserialize_with = "address")]
     pub(crate) address: SocketAddr,
     pub(crate) public_endpoint: Option<String>,
     pub(crate) trust_forwarded: bool,
+}
+
+/// An address, or an error that says what one looks like.
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| {
+        let expected = "expected an IP address and a port, such as 0.0.0.0:9292 or [::1]:9292";
+        D::Error::custom(format!("{expected}, found `{text}`"))
+    })
 }
 
 impl Default for ListenSection {
