@@ -169,6 +169,8 @@ fn a_store_of_a_newer_version_is_not_touched() {
     let head = world.store().join("tegula.store");
     let file = std::fs::OpenOptions::new().write(true).open(head).unwrap();
     file.write_all_at(&[99], 8).unwrap();
+    // With the checksum of version 1 it would be a damaged version.
+    file.write_all_at(&[0; 4], 28).unwrap();
     for command in [
         &["ls"][..],
         &["put", "two", &disk],
