@@ -109,7 +109,9 @@ def test_the_first_start_makes_a_token_that_later_ones_keep(begin, tmp_path):
 
 def test_a_second_server_on_the_same_port_does_not_start(begin, run):
     port = begin().port
-    second = run(TEGULAD_LISTEN__ADDRESS=f"127.0.0.1:{port}", TEGULAD_STORE__PATH="another/store")
+    second = run(
+        TEGULAD_LISTEN__ADDRESS=f"127.0.0.1:{port}", TEGULAD_STORE__PATH="another/store", TEGULAD_DATABASE__URL="sqlite:another/catalog"
+    )
     assert second.returncode == 1 and f"127.0.0.1:{port}" in second.stderr
 
 
@@ -124,6 +126,23 @@ def test_a_second_server_on_the_same_store_does_not_start(begin, run):
     assert client.show(image["id"])["status"] == "saving", "the upload under way is not taken for one of a crash"
     assert upload.finish() == 204
     assert client.show(image["id"])["status"] == "active"
+
+
+def test_a_database_and_a_store_that_do_not_belong_together_are_refused_and_unharmed(begin, run):
+    """Whatever one of them does not know would be taken for what a crash left."""
+    first = begin(TEGULAD_IDENTITY__PROVIDERS='["open"]')
+    client = Client(first.port)
+    image = client.create_active(b"not to be lost")
+    upload = SlowUpload(first.port, "", client.create()["id"])
+    wait_for(lambda: "saving" in [listed["status"] for listed in client.list()])
+    other_store = run(TEGULAD_LISTEN__ADDRESS=f"127.0.0.1:{free_port()}", TEGULAD_STORE__PATH="another/store")
+    assert other_store.returncode == 1 and "`database.url`" in other_store.stderr and "another/store" in other_store.stderr
+    assert upload.finish() == 204, "the upload under way is not taken for one of a crash"
+    end(first)
+    other_database = run(TEGULAD_LISTEN__ADDRESS=f"127.0.0.1:{free_port()}", TEGULAD_DATABASE__URL="sqlite:mistyped")
+    assert other_database.returncode == 1 and "2 images" in other_database.stderr, other_database.stderr
+    again = begin(TEGULAD_IDENTITY__PROVIDERS='["open"]')
+    assert Client(again.port).get(f"/v2/images/{image['id']}/file").expect(200).body == b"not to be lost"
 
 
 def test_open_access_needs_no_token_and_is_for_loopback_only(begin, run):

@@ -15,7 +15,8 @@ use tegula_catalog::HashAlgorithm;
 use tegula_catalog::content::{Content, Named, Part, name_of};
 use tegula_catalog::db;
 use tegula_catalog::service::{
-    Announced, Rules, Service, ServiceError, TransferError, TransferSettings, Transfers,
+    Announced, OwnStoreError, Rules, Service, ServiceError, TransferError, TransferSettings,
+    Transfers,
 };
 use tegula_domain::quota::Limits;
 use tegula_domain::{Caller, Image, ImageId, ImageStatus, NewImage};
@@ -832,6 +833,39 @@ fn what_a_crash_left_is_made_good_at_the_next_start() {
         .unwrap();
     let nothing = world.transfers.recover().unwrap();
     assert_eq!(nothing, Default::default());
+}
+
+#[test]
+fn a_database_and_a_store_that_do_not_belong_together_are_told_apart() {
+    let (world, other, mut mixed) = (World::new(), World::new(), World::new());
+    let id = world.create("raw");
+    world.upload(&id, b"bytes").unwrap();
+    // As after an upgrade from a version that noted nothing: the database knows the store's images.
+    world.transfers.own_store().unwrap();
+    world.transfers.own_store().unwrap();
+    other.transfers.own_store().unwrap();
+
+    let mut put_together = |database: &World, store: &World| {
+        mixed.transfers = Transfers::new(
+            database.transfers.service().clone(),
+            store.transfers.content().clone(),
+            TransferSettings::default(),
+        );
+        mixed.transfers.own_store()
+    };
+    let error = put_together(&world, &other).unwrap_err();
+    assert!(matches!(error, OwnStoreError::OtherStore { .. }), "{error}");
+    let unused = World::new();
+    for _ in 0..2 {
+        let error = put_together(&unused, &world).unwrap_err();
+        assert!(error.to_string().contains(id.as_str()), "{error}");
+        assert!(
+            matches!(error, OwnStoreError::OtherDatabase { images: 1, .. }),
+            "{error}"
+        );
+    }
+    assert_eq!(unused.transfers.service().catalog().store().unwrap(), None);
+    assert_eq!(world.bytes(&id, 0..5), b"bytes");
 }
 
 #[test]

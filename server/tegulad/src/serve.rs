@@ -129,6 +129,14 @@ impl<'a> Ready<'a> {
             settings::limits(config),
         );
         let transfers = transfers(config, &service, engine);
+        // Before anything is made good: with another's store that would be a loss.
+        transfers.own_store().map_err(|error| {
+            let path = config.store.path.display();
+            format!(
+                "`store.path`, {path}, and `database.url`: {}",
+                crate::chain(&error)
+            )
+        })?;
         recover(&transfers)?;
         let hashing = Hashing::start(&transfers)?;
         collecting::start(config, &collected)?;

@@ -30,6 +30,7 @@ macro_rules! migration {
 pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(1, "0001_images"),
     migration!(2, "0002_without_hash"),
+    migration!(3, "0003_store"),
 ];
 
 /// The table of the steps that were taken.

@@ -194,6 +194,18 @@ pub trait Catalog: fmt::Debug + Send + Sync {
     /// Those of the database.
     fn usage(&self, project: &str) -> Result<ProjectUsage, CatalogError>;
 
+    /// The identity of the store that keeps the images' bytes, if one was noted.
+    ///
+    /// # Errors
+    /// Those of the database.
+    fn store(&self) -> Result<Option<String>, CatalogError>;
+
+    /// Notes the identity of the store that keeps the images' bytes, unless one was noted before; returns the noted one.
+    ///
+    /// # Errors
+    /// Those of the database.
+    fn note_store(&self, store: &str) -> Result<String, CatalogError>;
+
     /// Whether the database answers and its schema is this program's.
     ///
     /// # Errors

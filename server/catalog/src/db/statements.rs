@@ -168,6 +168,18 @@ impl<B: Backend> Catalog for Database<B> {
         })
     }
 
+    fn store(&self) -> Result<Option<String>, CatalogError> {
+        self.0.read(noted_store)
+    }
+
+    fn note_store(&self, store: &str) -> Result<String, CatalogError> {
+        self.0.write(|session| {
+            let statement = "INSERT INTO catalog_store (place, id) VALUES (1, $1) ON CONFLICT (place) DO NOTHING";
+            session.execute(statement, &[store.into()])?;
+            Ok(noted_store(session)?.unwrap_or_else(|| store.to_owned()))
+        })
+    }
+
     fn check(&self) -> Result<(), CatalogError> {
         migrations::expect_current(self.0.version()?)
     }
@@ -239,6 +251,13 @@ fn member(mut row: Row, image: &ImageId) -> Result<Member, CatalogError> {
         created_at: Timestamp::from_micros(row.integer(&place)?),
         updated_at: Timestamp::from_micros(row.integer(&place)?),
     })
+}
+
+/// The identity of the store that was noted.
+fn noted_store(session: &mut dyn Session) -> Result<Option<String>, CatalogError> {
+    let rows = session.query("SELECT id FROM catalog_store", &[])?;
+    let row = rows.into_iter().next();
+    row.map(|mut row| row.text("the noted store")).transpose()
 }
 
 /// The only row of a statement that gives one whatever the tables hold.

@@ -12,9 +12,21 @@ use tegula_domain::{Image, ImageId, ImageStatus, Member, MemberStatus, Timestamp
 
 /// Images, deleted ones too, by their ids in lower case, with their members.
 #[derive(Debug, Default)]
-pub(crate) struct Model(Mutex<BTreeMap<String, (Image, Vec<Member>)>>);
+pub(crate) struct Model(
+    Mutex<BTreeMap<String, (Image, Vec<Member>)>>,
+    Mutex<Option<String>>,
+);
 
 impl Catalog for Model {
+    fn store(&self) -> Result<Option<String>, CatalogError> {
+        Ok(self.1.lock().unwrap().clone())
+    }
+
+    fn note_store(&self, store: &str) -> Result<String, CatalogError> {
+        let mut noted = self.1.lock().unwrap();
+        Ok(noted.get_or_insert_with(|| store.to_owned()).clone())
+    }
+
     fn insert(&self, image: &Image) -> Result<(), CatalogError> {
         let mut images = self.0.lock().unwrap();
         if images.contains_key(&image.id.lower_case()) {
