@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// The statuses that answers have; others are counted under the last, 500.
-const STATUSES: [u16; 23] = [
-    200, 201, 202, 204, 206, 300, 302, 400, 401, 403, 404, 405, 408, 409, 410, 412, 413, 415, 416,
-    431, 501, 503, 500,
+const STATUSES: [u16; 25] = [
+    200, 201, 202, 204, 206, 300, 302, 304, 400, 401, 403, 404, 405, 406, 408, 409, 410, 412, 413,
+    415, 416, 431, 501, 503, 500,
 ];
 
 /// Upper ends of the buckets of durations, in microseconds.
@@ -198,6 +198,42 @@ fn line(text: &mut String, line: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Those that the sources of this crate name.
+    #[test]
+    fn every_status_that_is_answered_is_counted_as_itself() {
+        let sources = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut directories = vec![sources];
+        let mut named = std::collections::BTreeSet::new();
+        while let Some(directory) = directories.pop() {
+            for entry in std::fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    directories.push(path);
+                    continue;
+                }
+                let text = std::fs::read_to_string(path).unwrap();
+                for found in text.split("StatusCode::").skip(1) {
+                    let upper =
+                        |character: &char| character.is_ascii_uppercase() || *character == '_';
+                    named.insert(found.chars().take_while(upper).collect::<String>());
+                }
+            }
+        }
+        let known: std::collections::BTreeSet<String> = STATUSES
+            .iter()
+            .filter_map(|status| StatusCode::from_u16(*status).unwrap().canonical_reason())
+            .map(|reason| reason.to_uppercase().replace([' ', '-'], "_"))
+            .collect();
+        named.remove("");
+        assert!(
+            named.contains("NOT_MODIFIED") && named.len() > 20,
+            "{named:?}"
+        );
+        for status in named {
+            assert!(known.contains(&status), "{status} is counted as 500");
+        }
+    }
 
     #[test]
     fn buckets_are_cumulative_and_only_what_happened_is_shown() {
