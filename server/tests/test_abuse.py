@@ -59,6 +59,8 @@ ABUSE = {
     "an empty length": (POST + b"{head}" + JSON + b"Content-Length: \r\n\r\n{{}}", {400}),
     "chunked and then something": (POST + b"{head}" + JSON + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n", {400, 501}),
     "nearly chunked": (POST + b"{head}" + JSON + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", {400, 501}),
+    "chunked in chunks": (POST + b"{head}" + JSON + b"Transfer-Encoding: chunked, chunked\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n", {400, 501}),
+    "two hosts": (GET + b"{head}Host: y\r\n\r\n", {400}),
     "twice chunked": (POST + b"{head}" + JSON + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n", {400, 501}),
     "chunked in HTTP/1.0": (b"POST /v2/images HTTP/1.0\r\n{head}" + JSON + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", {400, 411, 505}),
     "a chunk of 2^64": (POST + b"{head}" + JSON + b"Transfer-Encoding: chunked\r\n\r\n10000000000000000\r\n", {400, 413, None}),

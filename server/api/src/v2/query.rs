@@ -17,6 +17,10 @@ pub(crate) struct Listing {
     pub(crate) pairs: Vec<(String, String)>,
 }
 
+/// How many pairs a query may have. Each filter is a part of the statement, and a database takes only so many: SQLite a
+/// thousand, the last of them at a cost that grows with the square of their number.
+const PAIRS_MAX: usize = 128;
+
 /// How the order is asked for: once by `sort`, or by `sort_key` and `sort_dir` as often as wanted.
 #[derive(Debug, Default)]
 struct Order {
@@ -29,6 +33,12 @@ struct Order {
 pub(crate) fn listing(settings: &Settings, query: &str) -> Result<Listing, Refused> {
     let pairs = crate::url::decode_query(query)
         .ok_or_else(|| Refused::invalid("the query is not percent-encoded UTF-8"))?;
+    if pairs.len() > PAIRS_MAX {
+        return Err(Refused::invalid(format!(
+            "the query has {} parameters, at most {PAIRS_MAX} are allowed (one `in:` takes many values)",
+            pairs.len()
+        )));
+    }
     let mut request = ListRequest {
         visibility: Asked::Usual,
         member_status: Some(MemberStatus::Accepted),

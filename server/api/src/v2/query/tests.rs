@@ -149,3 +149,14 @@ fn the_order_is_total_and_ties_go_the_way_that_was_given_for_all() {
         assert_eq!(sort(bad), Err(400), "{bad}");
     }
 }
+
+#[test]
+fn a_query_has_only_so_many_parameters() {
+    let many = |count: usize| {
+        let pairs: Vec<String> = (0..count).map(|n| format!("p{n}=x")).collect();
+        read(&pairs.join("&")).map(|request| request.filters.len())
+    };
+    assert_eq!(many(PAIRS_MAX), Ok(PAIRS_MAX));
+    assert_eq!(many(PAIRS_MAX + 1), Err(400));
+    assert_eq!(read(&"sort_key=name&".repeat(200)).map(drop), Err(400));
+}
