@@ -385,6 +385,20 @@ impl Engine {
         delta::create::size(self.workers, &session, pair, recompress, task)
     }
 
+    /// Tells how many bytes of chunks an image has that another does not have, each chunk counted once. Reads no chunk.
+    ///
+    /// It depends on the two images alone: not on what else is stored.
+    ///
+    /// # Errors
+    /// [`EngineError::Store`].
+    pub fn bytes_beside(&self, base: &ImageName, image: &ImageName) -> Result<u64, EngineError> {
+        let session = self.store.begin()?;
+        let base = OpenImage::open(&session, base)?;
+        let image = OpenImage::open(&session, image)?;
+        let chunks = delta::count_beside(&session, &base, &image)?;
+        Ok(chunks * u64::from(session.block_size().bytes()))
+    }
+
     /// Promises the delta stream that turns one image into another, or, without a base, one that holds all of it, and hands
     /// it to `serve`: its length and its tag are known before a byte of it is made, and any part of it can be asked for.
     ///

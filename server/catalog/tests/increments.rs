@@ -362,6 +362,27 @@ fn who_may_not_download_both_images_learns_nothing_of_their_difference() {
     assert!(matches!(error, ServiceError::Invalid(_)), "{error}");
 }
 
+#[test]
+fn a_parent_that_is_not_to_be_had_any_more_is_not_compared_with() {
+    let world = World::new();
+    let old = disk(&[1, 2]);
+    let parent = world.put(&old, None);
+    let child = world.create(Some(&parent));
+    let admin = Caller::new("admin", "admins", ["admin", "member", "reader"]);
+    world
+        .transfers
+        .service()
+        .deactivate(&admin, &parent)
+        .unwrap();
+    let (announced, mut bytes) = (Announced::default(), &*disk(&[1, 3]));
+    let image = world
+        .transfers
+        .upload(&world.owner, &child, announced, &mut bytes)
+        .unwrap();
+    assert_eq!(image.lineage.parent, Some(parent));
+    assert_eq!(image.lineage.delta_bytes, None);
+}
+
 fn told(error: TransferError) -> String {
     match error {
         TransferError::Service(ServiceError::NoImage(_)) => "no image".to_owned(),

@@ -19,7 +19,7 @@ use tegula_catalog::service::{
     Transfers,
 };
 use tegula_domain::quota::Limits;
-use tegula_domain::{Caller, Image, ImageId, ImageStatus, NewImage};
+use tegula_domain::{Caller, Image, ImageId, ImageStatus, NewImage, Visibility};
 use tegula_engine::{
     BackendPreference, Destination, Engine, InitOptions, PutRequest, Source, StreamPiece,
     SystemClock, Task,
@@ -129,6 +129,7 @@ impl World {
 fn over_limit(error: &TransferError) -> Option<u64> {
     match error {
         TransferError::Service(ServiceError::Limit(over)) => Some(over.limit),
+        TransferError::Service(ServiceError::Full { limit, .. }) => Some(*limit),
         _ => None,
     }
 }
@@ -347,6 +348,43 @@ fn the_room_of_a_project_is_asked_for_again_when_all_has_arrived() {
     assert_eq!(world.image(&first).status, ImageStatus::Queued);
     assert_eq!(world.stored(), [Named::Image(second.clone())]);
     world.upload(&first, &[9; 40]).unwrap();
+}
+
+#[test]
+fn who_may_not_send_bytes_is_not_told_how_much_room_there_is() {
+    let world = World::limited(Limits {
+        project_bytes: Some(100),
+        ..Limits::default()
+    });
+    let stored = world.create("raw");
+    world.upload(&stored, &[7; 60]).unwrap();
+    let new = NewImage {
+        disk_format: Some("raw".to_owned()),
+        container_format: Some("bare".to_owned()),
+        visibility: Some(Visibility::Community),
+        ..NewImage::default()
+    };
+    let view = world.transfers.service().create(&world.owner, new).unwrap();
+    let id = &view.image().id;
+    let stranger = Caller::new("stranger", "elsewhere", ["reader", "member"]);
+    for (bytes, store) in [(1, None), (41, None), (1, Some("elsewhere"))] {
+        let announced = Announced {
+            bytes: Some(bytes),
+            store,
+        };
+        let sent: [Result<Image, TransferError>; 2] = [
+            world
+                .transfers
+                .upload(&stranger, id, announced, &mut &*vec![7; 41]),
+            world
+                .transfers
+                .stage(&stranger, id, announced, &mut &*vec![7; 41]),
+        ];
+        for sent in sent {
+            let denied = matches!(sent, Err(TransferError::Service(ServiceError::Denied(_))));
+            assert!(denied, "{bytes} bytes to {store:?}: {sent:?}");
+        }
+    }
 }
 
 #[test]

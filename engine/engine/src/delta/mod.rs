@@ -28,6 +28,7 @@ pub use create::{DeltaDestination, DeltaReport};
 pub use error::DeltaError;
 pub use merge::merge_deltas;
 pub use plan::Recompress;
+pub(crate) use plan::count_beside;
 pub use raw::{RawDeltaApplied, RawDeltaRequest, apply_delta_to_disk};
 pub use rbd::{RbdNames, RbdRequest, RbdVersion, apply_rbd_to_disk};
 pub use serve::{DeltaStream, StreamTag};

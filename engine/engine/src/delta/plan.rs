@@ -141,6 +141,17 @@ fn block_at(data: &BlockSet, position: u32) -> Option<BlockIndex> {
     data.nth(position)
 }
 
+/// Counts the chunks that an image has and another does not. Reads none of them.
+pub(crate) fn count_beside(
+    session: &Session,
+    base: &OpenImage<'_>,
+    image: &OpenImage<'_>,
+) -> Result<u64, EngineError> {
+    let tables = tables(session, Some(base), image)?;
+    let sorted = SortedIds::new(tables.ids.as_slice());
+    Ok(carried(Some(base), &sorted)?.len())
+}
+
 /// Returns the positions of a table at which a chunk stands for the first time that the base does not have.
 fn carried(base: Option<&OpenImage<'_>>, sorted: &SortedIds<'_>) -> Result<BlockSet, StoreError> {
     let mut first: Vec<u32> = sorted.first_positions().collect();

@@ -69,14 +69,11 @@ impl Transfers {
         source: &mut (dyn Read + Send),
     ) -> Result<Image, TransferError> {
         // What is sent is not the image: how long that may be is looked at when it is known.
-        let allowance = self.admit(
-            caller,
-            id,
-            Announced {
-                bytes: None,
-                ..announced
-            },
-        )?;
+        let unmeasured = Announced {
+            bytes: None,
+            ..announced
+        };
+        let allowance = self.admit(caller, id, (Rule::UploadImage, unmeasured))?;
         let parent = self.parent_of(caller, id, increment)?;
         let image = self.begin(caller, id, (Rule::UploadImage, ImageStatus::Saving))?;
         let mut counted = Counted {
@@ -98,7 +95,7 @@ impl Transfers {
             }
         });
         match made {
-            Ok(made) => self.publish_increment(&image, &parent, made),
+            Ok(made) => self.publish_increment(caller, &image, (&parent, made)),
             Err(error) => self.take_back(&image, None, error),
         }
     }
@@ -239,12 +236,12 @@ impl Transfers {
     /// Makes the image active.
     fn publish_increment(
         &self,
+        caller: &Caller,
         begun: &Image,
-        parent: &Image,
-        made: ImageRecord,
+        (parent, made): (&Image, ImageRecord),
     ) -> Result<Image, TransferError> {
         let beside = self.depth_over(Some(&parent.id)).and_then(|depth| {
-            let delta_bytes = self.bytes_over_parent(&begun.id, Some(&parent.id))?;
+            let delta_bytes = self.bytes_over_parent(caller, &begun.id, Some(&parent.id))?;
             Ok((depth, delta_bytes))
         });
         let (depth, delta_bytes) = match beside {

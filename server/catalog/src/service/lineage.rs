@@ -10,9 +10,7 @@ use crate::content::{Part, name_of};
 use std::sync::atomic::AtomicBool;
 use tegula_domain::policy::Rule;
 use tegula_domain::{Caller, Image, ImageId, ImageStatus};
-use tegula_engine::{
-    DeltaStream, EngineError, ExtentPage, ExtentWindow, Recompress, StoreError, Task,
-};
+use tegula_engine::{DeltaStream, EngineError, ExtentPage, ExtentWindow, StoreError, Task};
 
 /// How many generations of parents are looked at.
 const GENERATIONS_MAX: u32 = 1024;
@@ -147,25 +145,29 @@ impl Transfers {
     /// How many bytes of chunks an image has beside those of another.
     fn bytes_beside(&self, id: &ImageId, base: &ImageId) -> Result<u64, TransferError> {
         let (image, base) = (name_of(id, Part::Data), name_of(base, Part::Data));
-        let engine = self.content.engine();
-        let (recompress, task) = (Recompress::Needed, Task::unattended());
-        let report = engine.size_delta(Some(&base), &image, recompress, task);
-        let report = report.map_err(|error| missing_or(error, id))?;
-        Ok(report.records * u64::from(report.block_size.bytes()))
+        let bytes = self.content.engine().bytes_beside(&base, &image);
+        bytes.map_err(|error| missing_or(error, id))
     }
 
-    /// The same for an image that has just come in; none if it has no parent, or that went meanwhile.
+    /// The same for an image that has just come in; none if it has no parent, or none any more whose bytes the caller may
+    /// have.
     ///
     /// It is counted against the parent alone. What the store had to write for it would tell whether anybody, of whatever
     /// project, had stored the same bytes before.
     pub(super) fn bytes_over_parent(
         &self,
+        caller: &Caller,
         id: &ImageId,
         parent: Option<&ImageId>,
     ) -> Result<Option<u64>, TransferError> {
         let Some(parent) = parent else {
             return Ok(None);
         };
+        match self.service.check_parent(caller, parent) {
+            Ok(()) => {}
+            Err(ServiceError::Invalid(_)) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
         match self.bytes_beside(id, parent) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(TransferError::Missing(_)) => Ok(None),

@@ -22,7 +22,7 @@ impl Transfers {
         announced: Announced<'_>,
         source: &mut dyn Read,
     ) -> Result<Image, TransferError> {
-        let allowance = self.admit(caller, id, announced)?;
+        let allowance = self.admit(caller, id, (Rule::ModifyImage, announced))?;
         let image = self.begin(caller, id, (Rule::ModifyImage, ImageStatus::Uploading))?;
         let expected = Expected {
             bytes: announced.bytes,
@@ -58,7 +58,7 @@ impl Transfers {
         let removed = self.content.remove(id, Part::Staged);
         match imported {
             Ok(ingested) => {
-                let image = self.publish(&image, ingested)?;
+                let image = self.publish(caller, &image, ingested)?;
                 // The image is whole whatever became of this; a next start removes it.
                 drop(removed);
                 Ok(image)

@@ -36,7 +36,7 @@ impl Transfers {
         announced: Announced<'_>,
         source: &mut dyn Read,
     ) -> Result<Image, TransferError> {
-        let allowance = self.admit(caller, id, announced)?;
+        let allowance = self.admit(caller, id, (Rule::UploadImage, announced))?;
         let image = self.begin(caller, id, (Rule::UploadImage, ImageStatus::Saving))?;
         let expected = Expected {
             bytes: announced.bytes,
@@ -44,7 +44,7 @@ impl Transfers {
             format: Expected::of(&image, &self.settings),
         };
         match self.ingest((&image, Part::Data), source, expected) {
-            Ok(ingested) => self.publish(&image, ingested),
+            Ok(ingested) => self.publish(caller, &image, ingested),
             Err(error) => self.take_back(&image, None, error),
         }
     }
@@ -54,16 +54,18 @@ impl Transfers {
         &self,
         caller: &Caller,
         id: &ImageId,
-        announced: Announced<'_>,
+        (right, announced): (Rule, Announced<'_>),
     ) -> Result<Allowance, TransferError> {
         let seen = self.service.see(caller, id)?;
+        // First of all: a refusal for want of room tells how much the image's project stores.
+        let authorized = self.service.authorize(caller, seen, right)?;
         if let Some(store) = announced
             .store
             .filter(|store| *store != self.settings.store)
         {
             return Err(TransferError::NoStore(store.to_owned()));
         }
-        self.allowance(seen.image(), announced.bytes)
+        self.allowance(authorized.image(), announced.bytes)
     }
 
     /// How many bytes the image may have: as any, and as its project has room for.
@@ -115,11 +117,12 @@ impl Transfers {
     /// Makes the image active, with what came in.
     pub(super) fn publish(
         &self,
+        caller: &Caller,
         begun: &Image,
         ingested: Ingested,
     ) -> Result<Image, TransferError> {
         let record = ingested.put.record.clone();
-        match self.activate(begun, ingested) {
+        match self.activate(caller, begun, ingested) {
             Ok(Some(image)) => Ok(image),
             // Somebody deleted it: nobody will ask for its bytes again.
             Ok(None) => {
@@ -130,12 +133,17 @@ impl Transfers {
         }
     }
 
-    fn activate(&self, begun: &Image, ingested: Ingested) -> Result<Option<Image>, TransferError> {
+    fn activate(
+        &self,
+        caller: &Caller,
+        begun: &Image,
+        ingested: Ingested,
+    ) -> Result<Option<Image>, TransferError> {
         // Others of the same project may have come in meanwhile.
         self.allowance(begun, Some(ingested.bytes))?;
         let parent = begun.lineage.parent.as_ref();
         let depth = self.depth_over(parent)?;
-        let delta_bytes = self.bytes_over_parent(&begun.id, parent)?;
+        let delta_bytes = self.bytes_over_parent(caller, &begun.id, parent)?;
         let location = Location {
             url: format!("tegula://{}/{}", self.settings.store, begun.id.lower_case()),
             metadata: BTreeMap::from([("store".to_owned(), self.settings.store.clone())]),
