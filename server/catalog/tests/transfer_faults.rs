@@ -89,6 +89,10 @@ impl Catalog for Faulty {
         self.call(|catalog| catalog.save(image))
     }
 
+    fn save_within(&self, image: &Image, project_bytes: u64) -> Result<u64, CatalogError> {
+        self.call(|catalog| catalog.save_within(image, project_bytes))
+    }
+
     fn list(&self, query: &ImageQuery) -> Result<Vec<Image>, CatalogError> {
         self.call(|catalog| catalog.list(query))
     }

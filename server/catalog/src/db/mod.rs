@@ -123,6 +123,13 @@ pub trait Catalog: fmt::Debug + Send + Sync {
     /// [`CatalogError::Stale`] if it was saved or deleted since.
     fn save(&self, image: &Image) -> Result<u64, CatalogError>;
 
+    /// Saves the image, if its owner's images do not amount to more than so many bytes then. Nobody who asks for the same can
+    /// pass the limit together with others: one after the other is looked at.
+    ///
+    /// # Errors
+    /// [`CatalogError::Limit`], and those of [`Self::save`].
+    fn save_within(&self, image: &Image, project_bytes: u64) -> Result<u64, CatalogError>;
+
     /// One page of images.
     ///
     /// # Errors

@@ -219,6 +219,15 @@ impl Dialect {
         }
     }
 
+    /// What keeps others who run it for the same project waiting until the end of the transaction.
+    pub(super) const fn lock_project(self) -> Option<&'static str> {
+        match self {
+            Self::Sqlite => None, // whoever writes is alone
+            // The first number tells these locks from others; projects that share the second wait for each other in vain.
+            Self::Postgres => Some("SELECT pg_advisory_xact_lock(1, hashtext($1))"),
+        }
+    }
+
     /// That a column's text is one of those of a parameter. One parameter for all of them: the time that SQLite takes to read
     /// a statement grows with the square of their number.
     pub(super) fn among(self, column: &str, parameter: usize) -> String {

@@ -22,17 +22,25 @@ impl<B: Backend> Catalog for Database<B> {
     }
 
     fn save(&self, image: &Image) -> Result<u64, CatalogError> {
-        let stale = || CatalogError::Stale(image.id.clone());
+        self.0.write(|session| save(session, image))
+    }
+
+    fn save_within(&self, image: &Image, project_bytes: u64) -> Result<u64, CatalogError> {
         self.0.write(|session| {
-            let before = rows::find(session, &image.id, true)?.ok_or_else(stale)?;
-            if before.image.version != image.version {
-                return Err(stale());
+            let Some(owner) = &image.owner else {
+                return save(session, image);
+            };
+            if let Some(lock) = session.dialect().lock_project() {
+                session.execute(lock, &[owner.into()])?;
             }
-            let mut after = image.clone();
-            after.version += 1;
-            after.created_at = before.image.created_at;
-            rows::update(session, &before, &after)?;
-            Ok(after.version)
+            let version = save(session, image)?;
+            if usage(session, owner)?.bytes > project_bytes {
+                return Err(CatalogError::Limit {
+                    what: "bytes of a project's images",
+                    limit: project_bytes,
+                });
+            }
+            Ok(version)
         })
     }
 
@@ -152,20 +160,7 @@ impl<B: Backend> Catalog for Database<B> {
     }
 
     fn usage(&self, project: &str) -> Result<ProjectUsage, CatalogError> {
-        // An image without a size, or without a location, uses no bytes.
-        let statement = "SELECT count(*), \
-            CAST(coalesce(sum(size * (SELECT count(*) FROM image_locations WHERE image = images.key)), 0) AS BIGINT), \
-            CAST(coalesce(sum(CASE WHEN status IN ('saving', 'uploading', 'importing') THEN 1 ELSE 0 END), 0) AS BIGINT) \
-            FROM images WHERE live AND owner = $1";
-        let mut row = one(self
-            .0
-            .read(|session| session.query(statement, &[project.into()]))?);
-        let place = "what a project's images amount to";
-        Ok(ProjectUsage {
-            images: row.unsigned(place)?,
-            bytes: row.unsigned(place)?,
-            uploading: row.unsigned(place)?,
-        })
+        self.0.read(|session| usage(session, project))
     }
 
     fn store(&self) -> Result<Option<String>, CatalogError> {
@@ -214,6 +209,34 @@ impl<B: Backend> Database<B> {
             Ok(before)
         })
     }
+}
+
+fn save(session: &mut dyn Session, image: &Image) -> Result<u64, CatalogError> {
+    let stale = || CatalogError::Stale(image.id.clone());
+    let before = rows::find(session, &image.id, true)?.ok_or_else(stale)?;
+    if before.image.version != image.version {
+        return Err(stale());
+    }
+    let mut after = image.clone();
+    after.version += 1;
+    after.created_at = before.image.created_at;
+    rows::update(session, &before, &after)?;
+    Ok(after.version)
+}
+
+fn usage(session: &mut dyn Session, project: &str) -> Result<ProjectUsage, CatalogError> {
+    // An image without a size, or without a location, uses no bytes.
+    let statement = "SELECT count(*), \
+        CAST(coalesce(sum(size * (SELECT count(*) FROM image_locations WHERE image = images.key)), 0) AS BIGINT), \
+        CAST(coalesce(sum(CASE WHEN status IN ('saving', 'uploading', 'importing') THEN 1 ELSE 0 END), 0) AS BIGINT) \
+        FROM images WHERE live AND owner = $1";
+    let mut row = one(session.query(statement, &[project.into()])?);
+    let place = "what a project's images amount to";
+    Ok(ProjectUsage {
+        images: row.unsigned(place)?,
+        bytes: row.unsigned(place)?,
+        uploading: row.unsigned(place)?,
+    })
 }
 
 /// Selects the images that have bytes and no hash.

@@ -253,7 +253,7 @@ impl Transfers {
             metadata: BTreeMap::from([("store".to_owned(), self.settings.store.clone())]),
         };
         let size = made.virtual_size;
-        let saved = self.save_own(&begun.id, |image| {
+        let saved = self.save_arrived(&begun.id, |image| {
             if image.status != begun.status {
                 return Ok(false);
             }

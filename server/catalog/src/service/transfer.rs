@@ -184,6 +184,25 @@ impl Transfers {
     pub(super) fn save_own(
         &self,
         id: &ImageId,
+        change: impl FnMut(&mut Image) -> Result<bool, ServiceError>,
+    ) -> Result<Option<Image>, ServiceError> {
+        self.save_within(None, id, change)
+    }
+
+    /// The same for an image whose bytes have arrived: only if its project's images amount to no more than they may then.
+    /// Before it, others of the project could have arrived at the same time.
+    pub(super) fn save_arrived(
+        &self,
+        id: &ImageId,
+        change: impl FnMut(&mut Image) -> Result<bool, ServiceError>,
+    ) -> Result<Option<Image>, ServiceError> {
+        self.save_within(self.service.limits.project_bytes, id, change)
+    }
+
+    fn save_within(
+        &self,
+        project_bytes: Option<u64>,
+        id: &ImageId,
         mut change: impl FnMut(&mut Image) -> Result<bool, ServiceError>,
     ) -> Result<Option<Image>, ServiceError> {
         self.service.in_turn(|| {
@@ -194,7 +213,12 @@ impl Transfers {
                 return Ok(None);
             }
             image.updated_at = self.service.now().max(image.updated_at);
-            image.version = self.service.catalog.save(&image)?;
+            let catalog = &self.service.catalog;
+            image.version = match project_bytes {
+                // What is empty takes no room, however little there is.
+                Some(limit) if image.size > Some(0) => catalog.save_within(&image, limit)?,
+                _ => catalog.save(&image)?,
+            };
             Ok(Some(image))
         })
     }

@@ -139,8 +139,6 @@ impl Transfers {
         begun: &Image,
         ingested: Ingested,
     ) -> Result<Option<Image>, TransferError> {
-        // Others of the same project may have come in meanwhile.
-        self.allowance(begun, Some(ingested.bytes))?;
         let parent = begun.lineage.parent.as_ref();
         let depth = self.depth_over(parent)?;
         let delta_bytes = self.bytes_over_parent(caller, &begun.id, parent)?;
@@ -148,7 +146,8 @@ impl Transfers {
             url: format!("tegula://{}/{}", self.settings.store, begun.id.lower_case()),
             metadata: BTreeMap::from([("store".to_owned(), self.settings.store.clone())]),
         };
-        let saved = self.save_own(&begun.id, |image| {
+        // Others of the same project may have come in meanwhile.
+        let saved = self.save_arrived(&begun.id, |image| {
             if image.status != begun.status {
                 return Ok(false);
             }

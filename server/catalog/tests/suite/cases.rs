@@ -444,6 +444,59 @@ pub(crate) fn usage_counts_what_a_project_has(world: &World) {
     );
 }
 
+pub(crate) fn projects_keep_to_their_bytes_when_many_images_arrive(world: &World) {
+    const IMAGES: u32 = 16;
+    for number in 0..IMAGES {
+        world.catalog.insert(&image(number)).unwrap();
+    }
+    let arrived = |number| Image {
+        size: Some(30),
+        locations: vec![location("file:///x", "fast")],
+        status: ImageStatus::Active,
+        ..image(number)
+    };
+    let together = std::sync::Barrier::new(IMAGES as usize);
+    let saved: usize = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..IMAGES)
+            .map(|number| {
+                let (arrived, together) = (arrived(number), &together);
+                scope.spawn(move || {
+                    together.wait();
+                    match world.catalog.save_within(&arrived, 100) {
+                        Ok(_) => true,
+                        Err(CatalogError::Limit { limit: 100, .. }) => false,
+                        Err(error) => panic!("{error}"),
+                    }
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .filter_map(|thread| thread.join().unwrap().then_some(()))
+            .count()
+    });
+    assert_eq!(saved, 3);
+    assert_eq!(world.catalog.usage("p1").unwrap().bytes, 90);
+    let queued = (0..IMAGES).filter(|number| {
+        let found = world.catalog.image(&id(*number)).unwrap().unwrap();
+        found == image(*number)
+    });
+    assert_eq!(queued.count(), 13, "what was refused is as it was");
+    // Others, and images of nobody, have room.
+    for (number, owner) in [(100, Some("p2".to_owned())), (101, None)] {
+        let other = Image {
+            owner,
+            ..arrived(number)
+        };
+        let queued = Image {
+            owner: other.owner.clone(),
+            ..image(number)
+        };
+        world.catalog.insert(&queued).unwrap();
+        world.catalog.save_within(&other, 30).unwrap();
+    }
+}
+
 pub(crate) fn pages_follow_one_another_without_gap_or_overlap(world: &World) {
     // Three made in each second: ties are broken by the id.
     for number in 0..60 {

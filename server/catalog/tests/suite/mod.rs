@@ -46,6 +46,7 @@ macro_rules! conformance {
             cases::numbers_that_do_not_fit_are_refused,
             cases::texts_that_do_not_fit_are_refused_and_found_nowhere,
             cases::usage_counts_what_a_project_has,
+            cases::projects_keep_to_their_bytes_when_many_images_arrive,
             cases::pages_follow_one_another_without_gap_or_overlap,
             cases::a_marker_must_be_one_that_the_caller_could_see,
             cases::limits_and_filters_that_select_nothing_give_empty_pages,

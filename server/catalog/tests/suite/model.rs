@@ -60,6 +60,24 @@ impl Catalog for Model {
         Ok(before.version)
     }
 
+    fn save_within(&self, image: &Image, project_bytes: u64) -> Result<u64, CatalogError> {
+        if let Some(owner) = &image.owner {
+            let bytes = |image: &Image| image.size.unwrap_or(0) * image.locations.len() as u64;
+            let before = self.find(&image.id).map_or(0, |(before, _)| {
+                match before.owner.as_deref() == Some(owner) {
+                    true => bytes(&before),
+                    false => 0,
+                }
+            });
+            if self.usage(owner)?.bytes - before + bytes(image) > project_bytes {
+                let what = "bytes of a project's images";
+                let limit = project_bytes;
+                return Err(CatalogError::Limit { what, limit });
+            }
+        }
+        self.save(image)
+    }
+
     fn list(&self, query: &ImageQuery) -> Result<Vec<Image>, CatalogError> {
         let images = self.0.lock().unwrap();
         let mut found: Vec<&Image> = images
