@@ -144,6 +144,14 @@ impl Catalog for Faulty {
         self.call(|catalog| catalog.usage(project))
     }
 
+    fn store(&self) -> Result<Option<String>, CatalogError> {
+        self.call(|catalog| catalog.store())
+    }
+
+    fn note_store(&self, store: &str) -> Result<String, CatalogError> {
+        self.call(|catalog| catalog.note_store(store))
+    }
+
     fn check(&self) -> Result<(), CatalogError> {
         self.call(|catalog| catalog.check())
     }
