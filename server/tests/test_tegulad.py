@@ -152,6 +152,7 @@ def test_open_access_needs_no_token_and_is_for_loopback_only(begin, run):
     assert client.create()["owner"] == "admin"
     client.get("/v2/images", headers={"X-Forwarded-For": "10.0.0.1"}).expect(401)
     client.get("/v2/images", headers={"Origin": "https://example.org"}).expect(401)
+    client.get("/v2/images", headers={"Host": "example.org:9292"}).expect(401)
     client.get("/v2/images", headers={"X-Auth-Token": "x"}).expect(401)
     assert "open on loopback" in end(server)
     refused = run(**providers, TEGULAD_LISTEN__ADDRESS="0.0.0.0:1")

@@ -86,11 +86,30 @@ async fn open_access_is_for_requests_of_the_machine_itself() {
         ("x-real-ip", "10.1.1.1"),
         ("via", "1.1 proxy"),
         ("origin", "https://example.org"),
+        ("host", "example.org:9292"),
+        ("host", "localhost.example.org"),
+        ("host", "127.0.0.1.example.org"),
+        ("host", "10.1.1.1:9292"),
+        ("host", ""),
+        ("host", "a b"),
     ] {
         assert_eq!(
             from(&identity, LOOPBACK, &[(name, value)]).await,
             Err(IdentityError::Missing),
             "{name}"
+        );
+    }
+    for host in [
+        "127.0.0.1:9292",
+        "127.8.0.1",
+        "[::1]:9292",
+        "LocalHost:9292",
+        "images.localhost",
+    ] {
+        assert_eq!(
+            from(&identity, LOOPBACK, &[("host", host)]).await,
+            Ok(admin()),
+            "{host}"
         );
     }
     let wrong = [("x-auth-token", "revoked")];

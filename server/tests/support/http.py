@@ -174,7 +174,7 @@ class SlowUpload:
         self.socket = open_socket(port)
         self.left = total - len(sent)
         self.socket.sendall(
-            f"PUT /v2/images/{image_id}/{call} HTTP/1.1\r\nHost: x\r\nX-Auth-Token: {token}\r\n"
+            f"PUT /v2/images/{image_id}/{call} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Auth-Token: {token}\r\n"
             f"Content-Type: {OCTETS}\r\nContent-Length: {total}\r\n\r\n".encode()
             + sent
         )
