@@ -70,6 +70,24 @@ def test_bytes_must_be_called_bytes(alice, call, kind):
     assert alice.show(image_id)["status"] == "queued"
 
 
+@pytest.mark.parametrize("call", ["file", "stage"])
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Content-Range": "bytes 0-4/100"}, 400),
+        ({"Content-Range": "bytes 5-9/10"}, 400),
+        ({"Content-Encoding": "gzip"}, 415),
+        ({"Content-Encoding": "Identity"}, 204),
+    ],
+)
+def test_a_part_and_packed_bytes_are_not_taken_for_the_image(alice, call, headers, status):
+    image_id = alice.create()["id"]
+    headers = {"Content-Type": OCTETS, **headers}
+    alice.request("PUT", f"/v2/images/{image_id}/{call}", b"01234", headers=headers).expect(status)
+    if status != 204:
+        assert alice.show(image_id)["status"] == "queued"
+
+
 @pytest.mark.parametrize(
     ("said", "sent", "status"),
     [("5", 5, 204), ("4", 5, 400), ("6", 5, 400), ("0", 5, 400), ("0", 0, 204), ("x", 5, 400), ("-5", 5, 400), ("5.0", 5, 400), ("9" * 30, 5, 400)],

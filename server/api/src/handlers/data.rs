@@ -7,7 +7,7 @@ use crate::handlers::lineage;
 use crate::inflow::{self, Source};
 use crate::outflow::{self, Sink};
 use crate::range::{self, BadRange};
-use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use std::ops::Range;
 use std::sync::Arc;
@@ -65,6 +65,7 @@ where
         + Send
         + 'static,
 {
+    check_whole(&call.head.headers)?;
     let bytes = announced_bytes(&call.head.headers)?;
     let store = text(&call.head.headers, &STORE)?.map(str::to_owned);
     let id = call.image_id()?;
@@ -159,6 +160,23 @@ pub(super) fn place(call: &Call) -> Result<OwnedSemaphorePermit, ApiError> {
             )
             .with(RETRY_AFTER, HeaderValue::from_static("5"))
         })
+}
+
+/// Refuses a body that is not the bytes themselves, all of them: kept as they come, they would be taken for the image.
+fn check_whole(headers: &HeaderMap) -> Result<(), ApiError> {
+    if headers.contains_key(CONTENT_RANGE) {
+        return Err(ApiError::bad_request(
+            "Content-Range: an image's bytes are sent whole, not in parts",
+        ));
+    }
+    let mut codings = headers.get_all(CONTENT_ENCODING).into_iter();
+    match codings.find(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        None => Ok(()),
+        Some(coding) => Err(ApiError::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            format!("Content-Encoding: found {coding:?}, expected bytes as they are"),
+        )),
+    }
 }
 
 fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
