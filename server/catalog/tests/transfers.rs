@@ -425,6 +425,25 @@ fn dangerous_and_other_bytes_are_refused_without_a_trace_and_good_ones_taken_aft
 }
 
 #[test]
+fn bytes_that_their_beginning_refuses_are_not_waited_for() {
+    let world = World::new();
+    let mut backed = vec![0; 50_000_000];
+    backed[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
+    backed[15] = 200;
+    for (claimed, bytes) in [("raw", backed), ("qcow2", noise(1, 50_000_000))] {
+        let id = world.create(claimed);
+        let mut rest = &*bytes;
+        let error = world
+            .transfers
+            .upload(&world.owner, &id, Announced::default(), &mut rest)
+            .unwrap_err();
+        assert!(matches!(error, TransferError::Refused(_)), "{error:?}");
+        assert!(bytes.len() - rest.len() <= 1_000_000, "{claimed}");
+        world.expect_untouched(&id);
+    }
+}
+
+#[test]
 fn an_upload_that_breaks_off_anywhere_leaves_no_trace() {
     let world = World::new();
     let id = world.create("raw");

@@ -164,8 +164,11 @@ fn pump(
         let taken = allowance.take(length as u64);
         taken.map_err(|over| TransferError::from(ServiceError::from(over)))?;
         piece.as_vec_mut().truncate(length);
-        if expected.format.is_some() {
+        if let Some(claim) = expected.format {
             inspector.push(&piece);
+            if let Some(refusal) = inspector.refusal_so_far(claim, expected.bytes) {
+                return Err(TransferError::Refused(refusal).into());
+            }
         }
         if length > 0 {
             hand_over(takers, &Message::Piece(Arc::new(piece)))?;

@@ -1,6 +1,6 @@
 //! Keeping what is to be looked at, of bytes that come once.
 
-use super::{Inspection, Seen, vhdx};
+use super::{Inspection, InspectionRules, Refusal, Seen, judge, vhdx};
 
 /// What is kept of the beginning: room for volume descriptors, which begin at byte 32,768, and for any header.
 const HEAD_BYTES: usize = 96 << 10;
@@ -67,6 +67,29 @@ impl Inspector {
     /// Returns how many bytes have come.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Why the image will not be kept whatever else comes, as far as its beginning tells that: so that nobody has to send the
+    /// rest. It is the one of [`Inspection::judge`], or one of several.
+    ///
+    /// `bytes` is how many there will be, if that was announced.
+    pub fn refusal_so_far(
+        &self,
+        (claimed, rules): (&str, &InspectionRules),
+        bytes: Option<u64>,
+    ) -> Option<Refusal> {
+        if self.head.len() < HEAD_BYTES {
+            return None;
+        }
+        judge::refusal_by_head(
+            (claimed, rules),
+            &Seen {
+                head: &self.head,
+                tail: &[],
+                bytes: bytes.unwrap_or(u64::MAX),
+                metadata: &Metadata::Unknown,
+            },
+        )
     }
 
     /// Ends: these were all.

@@ -1,6 +1,6 @@
 //! What is claimed of an image against what was found (Images API, formats and safety).
 
-use super::{Flaw, Format, Found, Inspection, vhd};
+use super::{Flaw, Format, Found, Inspection, Seen, qcow2, vhd};
 
 /// How strictly images are judged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub enum Refusal {
     Mismatch {
         /// What was said.
         claimed: String,
-        /// What it is: a format's name, or `raw`.
+        /// What it is: a format's name, `raw`, or `something else` where that is not looked into.
         found: &'static str,
     },
     /// It can be taken for different things, so that one looks harmless and the other is used.
@@ -126,6 +126,27 @@ impl Inspection {
             found.format == Format::Vhd && found.kind.as_deref() == Some(vhd::KIND_FIXED)
         };
         self.found.iter().any(is_one)
+    }
+}
+
+/// Why an image is refused whatever follows its head: qcow2 and qed are known by it alone, and what else is found in such an
+/// image only makes it ambiguous.
+pub(super) fn refusal_by_head(
+    (claimed, rules): (&str, &InspectionRules),
+    seen: &Seen<'_>,
+) -> Option<Refusal> {
+    let mismatch = |found| Refusal::Mismatch {
+        claimed: claimed.to_owned(),
+        found,
+    };
+    match qcow2::look(seen) {
+        Some(found) => match check(&found, rules) {
+            Err(refusal) => Some(refusal),
+            Ok(()) => (rules.require_match && !["raw", found.format.as_str()].contains(&claimed))
+                .then(|| mismatch(found.format.as_str())),
+        },
+        None => (rules.require_match && claimed == Format::Qcow2.as_str())
+            .then(|| mismatch("something else")),
     }
 }
 

@@ -957,3 +957,76 @@ fn what_is_passed_over_in_the_middle_makes_no_difference() {
     vhdx.push(&head);
     assert!(!vhdx.needs_all(), "a head that says nothing leads nowhere");
 }
+
+#[test]
+fn what_the_beginning_refuses_all_of_it_is_refused_for() {
+    let mut images: Vec<Vec<u8>> = every_format()
+        .into_iter()
+        .map(|(_, good, _)| good)
+        .collect();
+    let mut backed = qcow2();
+    set(&mut backed, 8, &big(4096, 8));
+    images.extend([backed, b"QED\0".to_vec(), vec![0; 4], b"anything".to_vec()]);
+    let strict = InspectionRules::default();
+    let lax = InspectionRules {
+        require_match: false,
+        ..InspectionRules::default()
+    };
+    let mut early = 0;
+    for mut image in images {
+        image.resize(image.len().max(200_000), 0);
+        for (claimed, rules) in CLAIMS
+            .iter()
+            .flat_map(|claimed| [(claimed, &strict), (claimed, &lax)])
+        {
+            for announced in [None, Some(image.len() as u64)] {
+                let mut inspector = Inspector::new();
+                let mut refused = None;
+                for piece in image.chunks(32 << 10) {
+                    inspector.push(piece);
+                    let now = inspector.refusal_so_far((claimed, rules), announced);
+                    assert!(refused.is_none() || now == refused, "it does not change");
+                    refused = now;
+                }
+                let judged = inspector.finish().judge(claimed, rules);
+                early += usize::from(refused.is_some());
+                assert!(
+                    refused.is_none() || judged.is_err(),
+                    "{claimed}: {refused:?}"
+                );
+            }
+        }
+    }
+    assert!(early > 0);
+}
+
+#[test]
+fn what_is_no_qcow2_or_a_dangerous_one_is_refused_by_its_beginning() {
+    let refused = |bytes: &[u8], claimed: &str| {
+        let mut inspector = Inspector::new();
+        inspector.push(bytes);
+        let rules = InspectionRules::default();
+        let refusal = inspector.refusal_so_far((claimed, &rules), None);
+        refusal.map(|refusal| refusal.to_string())
+    };
+    let mut good = qcow2();
+    good.resize(200_000, 0);
+    assert_eq!(refused(&good, "qcow2"), None);
+    assert_eq!(refused(&good, "raw"), None);
+    assert_eq!(refused(&[0; 200_000], "raw"), None);
+    assert_eq!(refused(&[0; 1000], "qcow2"), None, "it may be all");
+    assert!(
+        refused(&good, "vhd")
+            .unwrap()
+            .ends_with("its bytes are qcow2")
+    );
+    assert!(
+        refused(&[0; 200_000], "qcow2")
+            .unwrap()
+            .ends_with("something else")
+    );
+    set(&mut good, 8, &big(4096, 8));
+    for claimed in ["raw", "qcow2", "ami"] {
+        assert!(refused(&good, claimed).unwrap().contains("backing file"));
+    }
+}
