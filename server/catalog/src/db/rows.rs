@@ -3,7 +3,7 @@
 use super::CatalogError;
 use super::session::{Row, Session, Value, damaged};
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use tegula_domain::{
     ContentHash, Image, ImageId, ImageStatus, Lineage, Location, Timestamp, Visibility,
 };
@@ -88,35 +88,35 @@ pub(super) fn columns(image: &Image) -> Result<[Value; 25], CatalogError> {
 /// The image of a row of the key and [`COLUMNS`], without what hangs on it.
 fn decode(mut row: Row) -> Result<Keyed, CatalogError> {
     let key = row.integer("images.key")?;
-    let id = image_id(&mut row, &format!("images.id of row {key}"))?;
-    let place = |column: &str| format!("images.{column} of {id}");
-    row.text(&place("id_lower"))?;
-    let version = row.unsigned(&place("version"))?;
-    let status = row.named(&place("status"), ImageStatus::from_name, "a status")?;
-    row.flag(&place("live"))?;
-    let visibility = row.named(&place("visibility"), Visibility::from_name, "a visibility")?;
-    let protected = row.flag(&place("protected"))?;
-    let hidden = row.flag(&place("hidden"))?;
-    let owner = row.optional_text(&place("owner"))?;
-    let name = row.optional_text(&place("name"))?;
-    let disk_format = row.optional_text(&place("disk_format"))?;
-    let container_format = row.optional_text(&place("container_format"))?;
-    let min_ram = row.unsigned(&place("min_ram"))?;
-    let min_disk = row.unsigned(&place("min_disk"))?;
-    let size = row.optional_unsigned(&place("size"))?;
-    let virtual_size = row.optional_unsigned(&place("virtual_size"))?;
-    let checksum = row.optional_text(&place("checksum"))?;
-    let algorithm = row.optional_text(&place("hash_algorithm"))?;
-    let value = row.optional_text(&place("hash_value"))?;
+    let id = image_id(&mut row, format_args!("images.id of row {key}"))?;
+    let place = |column: &'static str| Place { column, id: &id };
+    row.text(place("id_lower"))?;
+    let version = row.unsigned(place("version"))?;
+    let status = row.named(place("status"), ImageStatus::from_name, "a status")?;
+    row.flag(place("live"))?;
+    let visibility = row.named(place("visibility"), Visibility::from_name, "a visibility")?;
+    let protected = row.flag(place("protected"))?;
+    let hidden = row.flag(place("hidden"))?;
+    let owner = row.optional_text(place("owner"))?;
+    let name = row.optional_text(place("name"))?;
+    let disk_format = row.optional_text(place("disk_format"))?;
+    let container_format = row.optional_text(place("container_format"))?;
+    let min_ram = row.unsigned(place("min_ram"))?;
+    let min_disk = row.unsigned(place("min_disk"))?;
+    let size = row.optional_unsigned(place("size"))?;
+    let virtual_size = row.optional_unsigned(place("virtual_size"))?;
+    let checksum = row.optional_text(place("checksum"))?;
+    let algorithm = row.optional_text(place("hash_algorithm"))?;
+    let value = row.optional_text(place("hash_value"))?;
     let parent = row
-        .optional_text(&place("parent"))?
-        .map(|text| parse_id(text, &place("parent")))
+        .optional_text(place("parent"))?
+        .map(|text| parse_id(text, place("parent")))
         .transpose()?;
     let lineage = Lineage {
         parent,
-        delta_bytes: row.optional_unsigned(&place("delta_bytes"))?,
-        chain_depth: row.optional_unsigned(&place("chain_depth"))?,
-        tree_hash: row.optional_text(&place("tree_hash"))?,
+        delta_bytes: row.optional_unsigned(place("delta_bytes"))?,
+        chain_depth: row.optional_unsigned(place("chain_depth"))?,
+        tree_hash: row.optional_text(place("tree_hash"))?,
     };
     let hash = match (algorithm, value) {
         (Some(algorithm), Some(value)) => Some(ContentHash { algorithm, value }),
@@ -124,11 +124,11 @@ fn decode(mut row: Row) -> Result<Keyed, CatalogError> {
         (found, _) => {
             let found = Value::optional(found.as_ref());
             let expected = "both the algorithm and the value of a hash, or neither";
-            return Err(damaged(&place("hash_algorithm"), &found, expected));
+            return Err(damaged(place("hash_algorithm"), &found, expected));
         }
     };
-    let created_at = Timestamp::from_micros(row.integer(&place("created_at"))?);
-    let updated_at = Timestamp::from_micros(row.integer(&place("updated_at"))?);
+    let created_at = Timestamp::from_micros(row.integer(place("created_at"))?);
+    let updated_at = Timestamp::from_micros(row.integer(place("updated_at"))?);
     let image = Image {
         id,
         name,
@@ -156,12 +156,26 @@ fn decode(mut row: Row) -> Result<Keyed, CatalogError> {
     Ok(Keyed { key, image })
 }
 
-/// The id in the next column.
-pub(super) fn image_id(row: &mut Row, place: &str) -> Result<ImageId, CatalogError> {
-    parse_id(row.text(place)?, place)
+/// A column of an image.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    column: &'static str,
+    id: &'a ImageId,
 }
 
-fn parse_id(text: String, place: &str) -> Result<ImageId, CatalogError> {
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "images.{} of {}", self.column, self.id)
+    }
+}
+
+/// The id in the next column.
+pub(super) fn image_id(row: &mut Row, place: impl fmt::Display) -> Result<ImageId, CatalogError> {
+    let text = row.text(&place)?;
+    parse_id(text, place)
+}
+
+fn parse_id(text: String, place: impl fmt::Display) -> Result<ImageId, CatalogError> {
     ImageId::parse(&text).map_err(|_| damaged(place, &Value::Text(text), "an image's id"))
 }
 
@@ -244,17 +258,17 @@ fn hang_on(session: &mut dyn Session, images: &mut [Keyed]) -> Result<(), Catalo
         let Some((image, locations)) = by_key.get_mut(&key) else {
             continue;
         };
-        let place = format!("what hangs on {}", image.id);
-        let position = row.integer(&place)?;
-        let first = row.text(&place)?;
-        let second = row.text(&place)?;
+        let place = "what hangs on an image";
+        let position = row.integer(place)?;
+        let first = row.text(place)?;
+        let second = row.text(place)?;
         match position {
             -2 => drop(image.tags.insert(first)),
             -1 => drop(image.properties.insert(first, second)),
             _ => {
                 let metadata = serde_json::from_str(&second).map_err(|_| {
-                    let place = format!("image_locations.metadata of {}", image.id);
-                    damaged(&place, &Value::Text(second), "a JSON object of strings")
+                    let place = format_args!("image_locations.metadata of {}", image.id);
+                    damaged(place, &Value::Text(second), "a JSON object of strings")
                 })?;
                 locations.insert(
                     position,

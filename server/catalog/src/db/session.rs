@@ -69,7 +69,8 @@ impl From<&String> for Value {
     }
 }
 
-/// A row, taken apart from its first column to its last.
+/// A row, taken apart from its first column to its last. What its methods call `place` is written only if something is wrong
+/// there.
 #[derive(Debug)]
 pub(super) struct Row(std::vec::IntoIter<Value>);
 
@@ -89,7 +90,7 @@ impl Row {
     }
 
     /// The next column, which has a number.
-    pub(super) fn integer(&mut self, place: &str) -> Result<i64, CatalogError> {
+    pub(super) fn integer(&mut self, place: impl fmt::Display) -> Result<i64, CatalogError> {
         match self.next() {
             Value::Integer(value) => Ok(value),
             found => Err(damaged(place, &found, "a number")),
@@ -97,15 +98,18 @@ impl Row {
     }
 
     /// The next column, which has a number that is not negative and fits.
-    pub(super) fn unsigned<T: TryFrom<i64>>(&mut self, place: &str) -> Result<T, CatalogError> {
-        let value = self.integer(place)?;
+    pub(super) fn unsigned<T: TryFrom<i64>>(
+        &mut self,
+        place: impl fmt::Display,
+    ) -> Result<T, CatalogError> {
+        let value = self.integer(&place)?;
         T::try_from(value).map_err(|_| damaged(place, &Value::Integer(value), "a smaller number"))
     }
 
     /// The next column, which may have a number that is not negative and fits.
     pub(super) fn optional_unsigned<T: TryFrom<i64>>(
         &mut self,
-        place: &str,
+        place: impl fmt::Display,
     ) -> Result<Option<T>, CatalogError> {
         match self.next() {
             Value::Null => Ok(None),
@@ -117,7 +121,7 @@ impl Row {
     }
 
     /// The next column, which has a flag.
-    pub(super) fn flag(&mut self, place: &str) -> Result<bool, CatalogError> {
+    pub(super) fn flag(&mut self, place: impl fmt::Display) -> Result<bool, CatalogError> {
         match self.next() {
             Value::Flag(flag) => Ok(flag),
             Value::Integer(0) => Ok(false),
@@ -127,7 +131,7 @@ impl Row {
     }
 
     /// The next column, which has a text.
-    pub(super) fn text(&mut self, place: &str) -> Result<String, CatalogError> {
+    pub(super) fn text(&mut self, place: impl fmt::Display) -> Result<String, CatalogError> {
         match self.next() {
             Value::Text(text) => Ok(text),
             found => Err(damaged(place, &found, "a text")),
@@ -135,7 +139,10 @@ impl Row {
     }
 
     /// The next column, which may have a text.
-    pub(super) fn optional_text(&mut self, place: &str) -> Result<Option<String>, CatalogError> {
+    pub(super) fn optional_text(
+        &mut self,
+        place: impl fmt::Display,
+    ) -> Result<Option<String>, CatalogError> {
         match self.next() {
             Value::Null => Ok(None),
             Value::Text(text) => Ok(Some(text)),
@@ -146,11 +153,11 @@ impl Row {
     /// The next column, a text that is the name of something.
     pub(super) fn named<T>(
         &mut self,
-        place: &str,
+        place: impl fmt::Display,
         read: impl FnOnce(&str) -> Option<T>,
         expected: &'static str,
     ) -> Result<T, CatalogError> {
-        let text = self.text(place)?;
+        let text = self.text(&place)?;
         read(&text).ok_or_else(|| damaged(place, &Value::Text(text), expected))
     }
 }
@@ -174,7 +181,11 @@ pub(super) fn refuse_nul(parameters: &[Value]) -> Result<(), CatalogError> {
 }
 
 /// The database holds something else than what was written.
-pub(super) fn damaged(place: &str, found: &Value, expected: &'static str) -> CatalogError {
+pub(super) fn damaged(
+    place: impl fmt::Display,
+    found: &Value,
+    expected: &'static str,
+) -> CatalogError {
     let found = match found {
         Value::Null => "nothing".to_owned(),
         Value::Flag(flag) => flag.to_string(),
@@ -183,7 +194,7 @@ pub(super) fn damaged(place: &str, found: &Value, expected: &'static str) -> Cat
         Value::Texts(texts) => format!("{texts:?}"),
     };
     CatalogError::Damaged {
-        place: place.to_owned(),
+        place: place.to_string(),
         found,
         expected,
     }
