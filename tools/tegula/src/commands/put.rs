@@ -185,13 +185,13 @@ impl Put {
             let message = "SOURCE - takes the image from standard input, which is a terminal";
             return Err(usage::error(ErrorKind::InvalidValue, message).into());
         }
+        if from_input {
+            self.check_input()?;
+        }
         if from_input && input::is_nothing() {
             let message =
                 "SOURCE - takes the image from standard input, which is closed or /dev/null";
             return Err(usage::error(ErrorKind::InvalidValue, message).into());
-        }
-        if from_input {
-            self.check_input()?;
         }
         let changed = self.changed.changed();
         let engine = context.open()?;

@@ -32,7 +32,7 @@ Needs mke2fs and debugfs (Debian, Ubuntu: apt-get install e2fsprogs), no privile
 room where temporary files go (TMPDIR), two ports of loopback, and less than a minute. Nothing outside
 that directory is changed.";
 
-/// See images put, compared, got, served over HTTP and pulled, all in a temporary directory
+/// See images put, got, served and pulled, in a temporary directory
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Demo {
