@@ -50,6 +50,32 @@ impl Context {
         })
     }
 
+    /// Refuses a destination among the store's own files, in whatever way it is named.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] if it is one.
+    pub(crate) fn check_outside_store(&self, destination: &Path) -> Result<(), Failure> {
+        let parent = match destination.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let places = [destination, parent].map(|path| path.canonicalize().ok());
+        let Ok(store) = self.needed_store_path()?.canonicalize() else {
+            return Ok(());
+        };
+        match places
+            .iter()
+            .flatten()
+            .any(|place| place.starts_with(&store))
+        {
+            true => {
+                let message = "DEST is in the store, whose files nothing else may overwrite";
+                Err(usage::error(ErrorKind::ArgumentConflict, message).into())
+            }
+            false => Ok(()),
+        }
+    }
+
     /// Opens the store.
     pub(crate) fn open(&self) -> Result<Engine, Failure> {
         Ok(self.open_at(self.needed_store_path()?)?)

@@ -182,6 +182,7 @@ impl Get {
         }
         let engine = context.open()?;
         let path = &self.destination;
+        context.check_outside_store(path)?;
         let destination = match self.in_place {
             true => Destination::InPlace { path },
             false => Destination::File {

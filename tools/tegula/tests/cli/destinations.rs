@@ -77,6 +77,36 @@ fn an_image_that_is_not_there_makes_no_file() {
 }
 
 #[test]
+fn the_files_of_the_store_are_no_destination() {
+    let world = World::new();
+    let one = world.put("one", &[1]);
+    let config = world.store().join("tegula.store");
+    let link = world.path("link");
+    std::os::unix::fs::symlink(&config, &link).unwrap();
+    let segment = world.segments().remove(0);
+    for (destination, option) in [
+        (&config, "--force"),
+        (&link, "--in-place"),
+        (&segment, "--force"),
+        (&world.store().join("segments/../new"), "--force"),
+    ] {
+        let destination = destination.to_str().unwrap();
+        world.refuses(["get", "one", destination, option], 2, &["in the store"]);
+    }
+    let create = [
+        "delta",
+        "create",
+        "--full",
+        "one",
+        "--force",
+        "-o",
+        config.to_str().unwrap(),
+    ];
+    world.refuses(create, 2, &["in the store"]);
+    world.get_is("one", &one);
+}
+
+#[test]
 fn holes_stay_holes() {
     let world = World::new();
     let mut blocks = vec![0; 400];

@@ -125,6 +125,7 @@ impl Create {
             progress: &update,
             interrupted: context.interruption(),
         };
+        context.check_outside_store(path)?;
         let destination = DeltaDestination::File {
             path,
             force: self.force,
