@@ -1,8 +1,9 @@
 //! Ctrl-C: the first one asks, the second one ends.
 //!
 //! A command that has something to clean up says so and gets the flag that is set by the first SIGINT, SIGTERM or SIGHUP
-//! (the terminal was closed). All others end at once, which is safe: the store is never in need of an orderly end. A signal
-//! that whoever began the program had ignored, as `nohup` does, stays ignored.
+//! (the terminal was closed). All others end at once, which is safe: the store is never in need of an orderly end. SIGHUP stays
+//! ignored where it was, which is what `nohup` asks for. SIGINT does not: shells ignore it for everything that a script
+//! begins in the background, and who sends it to such a process by name means it.
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
@@ -27,9 +28,8 @@ impl Signals {
     pub(crate) fn watch() -> io::Result<Self> {
         let requested = Arc::new(AtomicBool::new(false));
         let at_once = Arc::new(AtomicBool::new(true));
-        let ignored = ignored();
         for signal in [SIGINT, SIGTERM, SIGHUP] {
-            if ignored & (1 << (signal - 1)) != 0 {
+            if signal == SIGHUP && ignores_hangups() {
                 continue;
             }
             // In this order: what the first signal sets, only the second one sees.
@@ -58,10 +58,10 @@ impl Signals {
     }
 }
 
-/// Returns the signals that were ignored when the program began, a bit for each; none if the system does not tell.
-fn ignored() -> u64 {
+/// Tells whether SIGHUP was ignored when the program began; no if the system does not tell.
+fn ignores_hangups() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .unwrap_or(0)
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << (SIGHUP - 1)) != 0)
 }
