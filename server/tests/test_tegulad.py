@@ -145,6 +145,19 @@ def test_a_database_and_a_store_that_do_not_belong_together_are_refused_and_unha
     assert Client(again.port).get(f"/v2/images/{image['id']}/file").expect(200).body == b"not to be lost"
 
 
+def test_a_database_whose_images_moved_to_another_store_can_be_told_so(begin, run):
+    end(begin())
+    elsewhere = {"TEGULAD_STORE__PATH": "another/store"}
+    refused = run(TEGULAD_LISTEN__ADDRESS=f"127.0.0.1:{free_port()}", **elsewhere)
+    assert refused.returncode == 1 and "`tegulad db forget-store`" in refused.stderr, refused.stderr
+    forgotten = run("db", "forget-store")
+    assert forgotten.returncode == 0 and "is forgotten" in forgotten.stdout, forgotten.stderr
+    assert "nothing to do" in run("db", "forget-store").stdout
+    end(begin(**elsewhere))
+    first_again = run(TEGULAD_LISTEN__ADDRESS=f"127.0.0.1:{free_port()}")
+    assert first_again.returncode == 1 and "forget-store" in first_again.stderr, "the other one is noted now"
+
+
 def test_open_access_needs_no_token_and_is_for_loopback_only(begin, run):
     providers = {"TEGULAD_IDENTITY__PROVIDERS": '["open"]'}
     server = begin(**providers)

@@ -152,6 +152,10 @@ impl Catalog for Faulty {
         self.call(|catalog| catalog.note_store(store))
     }
 
+    fn forget_store(&self) -> Result<Option<String>, CatalogError> {
+        self.call(|catalog| catalog.forget_store())
+    }
+
     fn check(&self) -> Result<(), CatalogError> {
         self.call(|catalog| catalog.check())
     }

@@ -56,4 +56,7 @@ pub(crate) enum DatabaseCommand {
     Version,
     /// Look through all of it: its schema, its structure, every image
     Check,
+    /// Forget which store the images are in, after they were moved to another: the next start takes the store it opens.
+    /// No server may be running
+    ForgetStore,
 }

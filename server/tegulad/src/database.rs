@@ -95,6 +95,16 @@ pub(crate) fn run(command: &DatabaseCommand, config: &Config) -> Result<(), Data
             let images = db::check(url)?;
             writeln!(output, "the database is sound: {images} images")?;
         }
+        DatabaseCommand::ForgetStore => {
+            check_there(url)?;
+            match db::open(url)?.forget_store()? {
+                Some(store) => writeln!(
+                    output,
+                    "the store {store} is forgotten: the next start takes the store it opens"
+                )?,
+                None => writeln!(output, "no store was noted: nothing to do")?,
+            }
+        }
     }
     Ok(output.flush()?)
 }

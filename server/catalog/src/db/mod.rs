@@ -213,6 +213,12 @@ pub trait Catalog: fmt::Debug + Send + Sync {
     /// Those of the database.
     fn note_store(&self, store: &str) -> Result<String, CatalogError>;
 
+    /// Forgets which store keeps the images' bytes, for who moved them to another; returns the one that was noted.
+    ///
+    /// # Errors
+    /// Those of the database.
+    fn forget_store(&self) -> Result<Option<String>, CatalogError>;
+
     /// Whether the database answers and its schema is this program's.
     ///
     /// # Errors

@@ -175,6 +175,14 @@ impl<B: Backend> Catalog for Database<B> {
         })
     }
 
+    fn forget_store(&self) -> Result<Option<String>, CatalogError> {
+        self.0.write(|session| {
+            let noted = noted_store(session)?;
+            session.execute("DELETE FROM catalog_store", &[])?;
+            Ok(noted)
+        })
+    }
+
     fn check(&self) -> Result<(), CatalogError> {
         migrations::expect_current(self.0.version()?)
     }

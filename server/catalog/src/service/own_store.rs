@@ -14,7 +14,8 @@ pub enum OwnStoreError {
     /// The database's images have their bytes in another store.
     #[error(
         "the images of this database are kept in the store with the id {expected}, and this is the store {found}: \
-         give the database its own store, or this store its own database"
+         give the database its own store, or this store its own database; if the images were moved to this store, \
+         `tegulad db forget-store` lets the database take it"
     )]
     OtherStore {
         /// The id of the store that the database knows.

@@ -633,11 +633,15 @@ pub(crate) fn a_filter_takes_thousands_of_values(world: &World) {
     assert_eq!(distinct.len(), 3);
 }
 
-pub(crate) fn the_store_that_was_noted_first_stays(world: &World) {
+pub(crate) fn the_store_that_was_noted_first_stays_until_it_is_forgotten(world: &World) {
     assert_eq!(world.catalog.store().unwrap(), None);
     for store in ["first", "second", "first"] {
         assert_eq!(world.catalog.note_store(store).unwrap(), "first");
     }
     let again = open(&world.url).unwrap();
     assert_eq!(again.store().unwrap().as_deref(), Some("first"));
+    assert_eq!(again.forget_store().unwrap().as_deref(), Some("first"));
+    assert_eq!(again.forget_store().unwrap(), None);
+    assert_eq!(world.catalog.store().unwrap(), None);
+    assert_eq!(world.catalog.note_store("second").unwrap(), "second");
 }

@@ -51,7 +51,7 @@ macro_rules! conformance {
             cases::a_marker_must_be_one_that_the_caller_could_see,
             cases::limits_and_filters_that_select_nothing_give_empty_pages,
             cases::a_filter_takes_thousands_of_values,
-            cases::the_store_that_was_noted_first_stays,
+            cases::the_store_that_was_noted_first_stays_until_it_is_forgotten,
             random::operations_and_listings_agree_with_the_model,
         }
     };

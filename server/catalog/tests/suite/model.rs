@@ -27,6 +27,10 @@ impl Catalog for Model {
         Ok(noted.get_or_insert_with(|| store.to_owned()).clone())
     }
 
+    fn forget_store(&self) -> Result<Option<String>, CatalogError> {
+        Ok(self.1.lock().unwrap().take())
+    }
+
     fn insert(&self, image: &Image) -> Result<(), CatalogError> {
         let mut images = self.0.lock().unwrap();
         if images.contains_key(&image.id.lower_case()) {
