@@ -107,6 +107,16 @@ def test_the_first_start_makes_a_token_that_later_ones_keep(begin, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "tegula-data"], "nothing is made elsewhere"
 
 
+def test_nobody_else_can_read_what_is_made_in_a_directory_that_was_there(begin, tmp_path):
+    data = tmp_path / "tegula-data"
+    data.mkdir(mode=0o755)
+    server = begin(TEGULAD_IDENTITY__PROVIDERS='["open"]')
+    Client(server.port).create_active(b"not everybody's")
+    made = [path for path in data.rglob("*") if path.exists()]
+    assert any(path.suffix == ".seg" for path in made) and data / "catalog.sqlite" in made
+    assert [path for path in made if path.stat().st_mode & 0o077] == []
+
+
 def test_a_second_server_on_the_same_port_does_not_start(begin, run):
     port = begin().port
     second = run(

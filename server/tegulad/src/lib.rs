@@ -27,6 +27,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
+use rustix::fs::Mode;
 use tegula_engine::{Clock, SystemClock};
 
 use cli::{Cli, Command};
@@ -36,6 +37,8 @@ pub use embedded::{Server, ServerError};
 
 /// Does what the arguments of the process ask for. Errors go to standard error.
 pub fn main() -> ExitCode {
+    // What is made holds images that are not everybody's, and a directory that was there before may let everybody in.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     match run(&Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
