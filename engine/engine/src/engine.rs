@@ -18,7 +18,7 @@ use tegula_format::{ImageName, ImageRecord};
 use tegula_io::{BackendPreference, open_storage};
 use tegula_store::{
     CollectOptions, Collection, Depth, Environment, InitOptions, Optimization, OptimizeOptions,
-    RepairReport, Repairs, Store, Verification,
+    RepairReport, Repairs, Session, Store, Verification,
 };
 
 /// A disk in a file, to be put.
@@ -45,6 +45,14 @@ pub struct PutFileReport {
     pub report: PutReport,
     /// How the file held the disk.
     pub format: DiskFormat,
+}
+
+/// Opens the image that another is to be compared with, if there is one.
+fn opened<'a>(
+    session: &'a Session,
+    base: Option<&ImageName>,
+) -> Result<Option<OpenImage<'a>>, EngineError> {
+    base.map(|base| OpenImage::open(session, base)).transpose()
 }
 
 fn detect(file: &RawDisk) -> Result<DiskFormat, EngineError> {
@@ -293,9 +301,7 @@ impl Engine {
         );
         let session = self.store.begin()?;
         let image = OpenImage::open(&session, name)?;
-        let base = base
-            .map(|base| OpenImage::open(&session, base))
-            .transpose()?;
+        let base = opened(&session, base)?;
         get_qcow2::get(&image, base.as_ref(), self.workers, to, options, task)
     }
 
@@ -338,9 +344,7 @@ impl Engine {
         window: ExtentWindow,
     ) -> Result<ExtentPage, EngineError> {
         let session = self.store.begin()?;
-        let base = base
-            .map(|base| OpenImage::open(&session, base))
-            .transpose()?;
+        let base = opened(&session, base)?;
         extents::extents(base.as_ref(), &OpenImage::open(&session, image)?, window)
     }
 
@@ -358,9 +362,7 @@ impl Engine {
         task: Task<'_>,
     ) -> Result<DeltaReport, EngineError> {
         let session = self.store.begin()?;
-        let base = base
-            .map(|base| OpenImage::open(&session, base))
-            .transpose()?;
+        let base = opened(&session, base)?;
         let pair = (base.as_ref(), &OpenImage::open(&session, image)?);
         delta::create::create(self.workers, &session, pair, recompress, to, task)
     }
@@ -378,9 +380,7 @@ impl Engine {
         task: Task<'_>,
     ) -> Result<DeltaReport, EngineError> {
         let session = self.store.begin()?;
-        let base = base
-            .map(|base| OpenImage::open(&session, base))
-            .transpose()?;
+        let base = opened(&session, base)?;
         let pair = (base.as_ref(), &OpenImage::open(&session, image)?);
         delta::create::size(self.workers, &session, pair, recompress, task)
     }
@@ -415,9 +415,7 @@ impl Engine {
     ) -> Result<R, E> {
         let session = self.store.begin().map_err(EngineError::from)?;
         let stream = {
-            let base = base
-                .map(|base| OpenImage::open(&session, base))
-                .transpose()?;
+            let base = opened(&session, base)?;
             let pair = (base.as_ref(), &OpenImage::open(&session, image)?);
             DeltaStream::new(self.workers, &session, pair, task)?
         };
@@ -437,9 +435,7 @@ impl Engine {
         task: Task<'_>,
     ) -> Result<u64, EngineError> {
         let session = self.store.begin()?;
-        let base = base
-            .map(|base| OpenImage::open(&session, base))
-            .transpose()?;
+        let base = opened(&session, base)?;
         let pair = (base.as_ref(), &OpenImage::open(&session, image)?);
         delta::rbd::create(self.workers, &session, pair, form, to, task)
     }
@@ -455,9 +451,7 @@ impl Engine {
         form: (RbdVersion, RbdNames<'_>),
     ) -> Result<u64, EngineError> {
         let session = self.store.begin()?;
-        let base = base
-            .map(|base| OpenImage::open(&session, base))
-            .transpose()?;
+        let base = opened(&session, base)?;
         let pair = (base.as_ref(), &OpenImage::open(&session, image)?);
         delta::rbd::size(&session, pair, form)
     }

@@ -90,15 +90,9 @@ impl Storage for UringStorage {
 
     fn create(&self, path: &StorePath) -> io::Result<Box<dyn NewFile>> {
         let file = self.files.create_file(path)?;
-        Ok(Box::new(RingGrowingFile {
-            file: self.through_the_ring(Arc::new(file)),
-            bytes: 0,
-            room: Room::default(),
-            appends: VecDeque::new(),
-            written: 0,
-            written_out: 0,
-            failed: None,
-        }))
+        Ok(Box::new(RingGrowingFile::new(
+            self.through_the_ring(Arc::new(file)),
+        )))
     }
 
     fn rename(&self, from: &StorePath, to: &StorePath, existing: Existing) -> io::Result<()> {
@@ -173,6 +167,18 @@ struct RingGrowingFile {
 }
 
 impl RingGrowingFile {
+    fn new(file: RingFile) -> Self {
+        Self {
+            file,
+            bytes: 0,
+            room: Room::default(),
+            appends: VecDeque::new(),
+            written: 0,
+            written_out: 0,
+            failed: None,
+        }
+    }
+
     fn attempt(&mut self, step: impl FnOnce(&mut Self) -> io::Result<()>) -> io::Result<()> {
         if let Some(failure) = &self.failed {
             return Err(failure.to_error());

@@ -237,15 +237,7 @@ fn nothing_read_or_written_is_an_error_and_not_an_endless_loop() {
 
 fn growing(storage: &UringStorage) -> RingGrowingFile {
     let file = storage.files.create_file(&StorePath::new("a")).unwrap();
-    RingGrowingFile {
-        file: storage.through_the_ring(Arc::new(file)),
-        bytes: 0,
-        room: Room::default(),
-        appends: VecDeque::new(),
-        written: 0,
-        written_out: 0,
-        failed: None,
-    }
+    RingGrowingFile::new(storage.through_the_ring(Arc::new(file)))
 }
 
 #[test]

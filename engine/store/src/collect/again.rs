@@ -140,11 +140,12 @@ impl<'a> Again<'a> {
             .enumerate()
             .map(|(ordinal, member)| (member.row.id, ordinal))
             .collect();
-        let order = reading_order(session, &ordinals)?;
+        let order = effort.budget.spend(|| reading_order(session, &ordinals))?;
         let config = session.store().config();
         let grouping = match config.prefix_frames {
             true => {
-                let fixed = bases_of_others(session, sealed, plan, &ordinals)?;
+                let others = || bases_of_others(session, sealed, plan, &ordinals);
+                let fixed = effort.budget.spend(others)?;
                 effort.budget.spend(|| Grouping::of(&members, &fixed))
             }
             false => Grouping::none(),

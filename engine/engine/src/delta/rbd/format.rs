@@ -433,7 +433,7 @@ fn parse(name: &str, cursor: &mut dyn Cursor, version: RbdVersion) -> Result<Rec
                         last.length += length;
                     }
                     _ if count == RANGES_MAX => {
-                        return Err(refused("it has more than 4194304 ranges"));
+                        return Err(refused(&format!("it has more than {RANGES_MAX} ranges")));
                     }
                     _ => extents.push(RbdExtent {
                         offset,
