@@ -1,6 +1,6 @@
 //! Which part of an image's bytes a request asks for (RFC 9110 §14, and what older clients send).
 
-use http::header::{CONTENT_RANGE, RANGE};
+use http::header::{CONTENT_RANGE, IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderName};
 use std::ops::Range;
 
@@ -16,7 +16,14 @@ pub(crate) enum BadRange {
 /// The part of `size` bytes that is asked for; none for all of them.
 pub(crate) fn wanted(headers: &HeaderMap, size: u64) -> Result<Option<Range<u64>>, BadRange> {
     if let Some(text) = one(headers, &RANGE)? {
-        let range = text.strip_prefix("bytes=").ok_or(BadRange::Unsatisfiable)?;
+        // An image's bytes have no tag that could be the one supposed, so all of them are sent (RFC 9110 §13.1.5).
+        if headers.contains_key(IF_RANGE) {
+            return Ok(None);
+        }
+        let (unit, range) = text.split_once('=').ok_or(BadRange::Unsatisfiable)?;
+        if !unit.eq_ignore_ascii_case("bytes") {
+            return Err(BadRange::Unsatisfiable);
+        }
         if range.contains(',') {
             return Err(BadRange::Several);
         }
@@ -105,10 +112,19 @@ mod tests {
             ("bytes=9-", 9..10),
             ("bytes=-3", 7..10),
             ("bytes=-11", 0..10),
+            ("Bytes=2-5", 2..6),
         ] {
             assert_eq!(part(RANGE, text, 10), Ok(Some(expected)), "{text}");
         }
         assert_eq!(wanted(&HeaderMap::new(), 10), Ok(None));
+    }
+
+    #[test]
+    fn a_range_of_supposed_bytes_is_all_of_them() {
+        let mut headers = HeaderMap::new();
+        headers.insert(RANGE, HeaderValue::from_static("bytes=2-5"));
+        headers.insert(IF_RANGE, HeaderValue::from_static("\"some tag\""));
+        assert_eq!(wanted(&headers, 10), Ok(None));
     }
 
     #[test]
