@@ -66,9 +66,7 @@ fn fetch(session: &mut dyn Session, keys: &[i64]) -> Result<Vec<Image>, CatalogE
     if keys.is_empty() {
         return Ok(Vec::new());
     }
-    let (list, parameters) = rows::key_list(keys);
-    let found = rows::select(session, &format!("key IN ({list})"), &parameters)?;
-    let mut by_key: HashMap<i64, Image> = found
+    let mut by_key: HashMap<i64, Image> = rows::of_keys(session, keys.to_vec())?
         .into_iter()
         .map(|keyed| (keyed.key, keyed.image))
         .collect();

@@ -185,8 +185,26 @@ pub(super) fn select(
     rest: &str,
     parameters: &[Value],
 ) -> Result<Vec<Keyed>, CatalogError> {
-    let columns = COLUMNS.join(", ");
-    let statement = format!("SELECT key, {columns} FROM images WHERE {rest}");
+    select_from(session, &format!("images WHERE {rest}"), parameters)
+}
+
+/// The images of these keys, in any order, whole.
+pub(super) fn of_keys(
+    session: &mut dyn Session,
+    keys: Vec<i64>,
+) -> Result<Vec<Keyed>, CatalogError> {
+    let from = session.dialect().of_keys("images", "key");
+    select_from(session, &from, &[Value::Integers(keys)])
+}
+
+/// `from` follows the word FROM.
+fn select_from(
+    session: &mut dyn Session,
+    from: &str,
+    parameters: &[Value],
+) -> Result<Vec<Keyed>, CatalogError> {
+    let columns = COLUMNS.join(", images.");
+    let statement = format!("SELECT images.key, images.{columns} FROM {from}");
     let mut images = session
         .query(&statement, parameters)?
         .into_iter()
@@ -221,39 +239,26 @@ pub(super) fn find(
 /// How many keys one statement asks for.
 const KEYS_MAX: usize = 1024;
 
-/// A list of parameters for so many keys, and the keys: filled up to a power of two with the last one, so that few different
-/// statements are prepared.
-pub(super) fn key_list(keys: &[i64]) -> (String, Vec<Value>) {
-    let count = keys.len().next_power_of_two();
-    let mut list = String::new();
-    for number in 1..=count {
-        let comma = if number == 1 { "" } else { ", " };
-        write!(list, "{comma}${number}").expect("because a string takes all that is written");
-    }
-    let filled = keys.iter().chain(std::iter::repeat_n(
-        keys.last().unwrap_or(&0),
-        count - keys.len(),
-    ));
-    (list, filled.map(|key| Value::Integer(*key)).collect())
-}
-
 /// Fetches the tags, properties and locations of images, with one statement.
 fn hang_on(session: &mut dyn Session, images: &mut [Keyed]) -> Result<(), CatalogError> {
     if images.is_empty() {
         return Ok(());
     }
     let keys: Vec<i64> = images.iter().map(|keyed| keyed.key).collect();
-    let (list, parameters) = key_list(&keys);
+    let of_keys = |table| session.dialect().of_keys(table, "image");
     let statement = format!(
-        "SELECT image, -2 AS position, tag AS first, '' AS second FROM image_tags WHERE image IN ({list}) \
-         UNION ALL SELECT image, -1, name, value FROM image_properties WHERE image IN ({list}) \
-         UNION ALL SELECT image, position, url, metadata FROM image_locations WHERE image IN ({list})"
+        "SELECT image, -2 AS position, tag AS first, '' AS second FROM {} \
+         UNION ALL SELECT image, -1, name, image_properties.value FROM {} \
+         UNION ALL SELECT image, position, url, metadata FROM {}",
+        of_keys("image_tags"),
+        of_keys("image_properties"),
+        of_keys("image_locations"),
     );
     let mut by_key: HashMap<i64, (&mut Image, BTreeMap<i64, Location>)> = images
         .iter_mut()
         .map(|keyed| (keyed.key, (&mut keyed.image, BTreeMap::new())))
         .collect();
-    for mut row in session.query(&statement, &parameters)? {
+    for mut row in session.query(&statement, &[Value::Integers(keys)])? {
         let key = row.integer("what hangs on an image")?;
         let Some((image, locations)) = by_key.get_mut(&key) else {
             continue;

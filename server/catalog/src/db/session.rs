@@ -20,6 +20,8 @@ pub(super) enum Value {
     Text(String),
     /// Texts, for a parameter only: what [`Dialect::among`] looks for a column's text in.
     Texts(Vec<String>),
+    /// Numbers, for a parameter only: the keys of [`Dialect::of_keys`].
+    Integers(Vec<i64>),
 }
 
 impl Value {
@@ -171,7 +173,7 @@ pub(super) fn refuse_nul(parameters: &[Value]) -> Result<(), CatalogError> {
         let texts = match value {
             Value::Text(text) => std::slice::from_ref(text),
             Value::Texts(texts) => texts,
-            Value::Null | Value::Flag(_) | Value::Integer(_) => continue,
+            Value::Null | Value::Flag(_) | Value::Integer(_) | Value::Integers(_) => continue,
         };
         if let Some(text) = texts.iter().find(|text| text.contains('\0')) {
             return Err(CatalogError::NulCharacter(text.clone()));
@@ -192,6 +194,7 @@ pub(super) fn damaged(
         Value::Integer(value) => value.to_string(),
         Value::Text(text) => format!("`{text}`"),
         Value::Texts(texts) => format!("{texts:?}"),
+        Value::Integers(numbers) => format!("{numbers:?}"),
     };
     CatalogError::Damaged {
         place: place.to_string(),
@@ -246,6 +249,18 @@ impl Dialect {
             Self::Sqlite => format!("{column} IN (SELECT value FROM json_each(${parameter}))"),
             Self::Postgres => format!("{column} = ANY(${parameter})"),
         }
+    }
+
+    /// What follows FROM for the rows of a table that have one of the keys of the first parameter in a column: looked up one
+    /// after the other in the column's index. As a list (`IN`), SQLite would first make a table of them, with a cache of
+    /// pages of its own, and every count of keys would be another statement.
+    pub(super) fn of_keys(self, table: &str, column: &str) -> String {
+        let keys = match self {
+            Self::Sqlite => "json_each($1) AS wanted",
+            Self::Postgres => "unnest($1::bigint[]) AS wanted (value)",
+        };
+        // SQLite takes the tables of a CROSS JOIN in this order.
+        format!("{keys} CROSS JOIN {table} WHERE {table}.{column} = wanted.value")
     }
 }
 

@@ -115,6 +115,7 @@ impl ToSql for Value {
             Self::Integer(value) => value.to_sql_checked(ty, out),
             Self::Text(text) => text.to_sql_checked(ty, out),
             Self::Texts(texts) => texts.to_sql_checked(ty, out),
+            Self::Integers(numbers) => numbers.to_sql_checked(ty, out),
         }
     }
 

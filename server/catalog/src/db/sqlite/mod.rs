@@ -9,6 +9,7 @@ mod session;
 use super::migrations;
 use super::session::{Backend, Session};
 use super::{CatalogError, SchemaVersion};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use session::SqliteSession;
 use std::fmt;
@@ -179,6 +180,10 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, CatalogError> {
 fn set_up(connection: &Connection) -> Result<(), CatalogError> {
     connection.busy_timeout(BUSY).map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    // Plans do not depend on the values of parameters, as a LIMIT's: else each new value prepares the statement once more.
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
+        .map_err(failed)?;
     for (pragma, value) in [
         ("synchronous", "FULL"),
         ("foreign_keys", "ON"),

@@ -71,17 +71,20 @@ impl Session for SqliteSession<'_> {
 impl ToSql for Value {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(ToSqlOutput::Borrowed(match self {
-            Self::Texts(texts) => {
-                let json = serde_json::to_string(texts)
-                    .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-                return Ok(ToSqlOutput::Owned(json.into()));
-            }
+            Self::Texts(texts) => return list(serde_json::to_string(texts)),
+            Self::Integers(numbers) => return list(serde_json::to_string(numbers)),
             Self::Null => ValueRef::Null,
             Self::Flag(flag) => ValueRef::Integer((*flag).into()),
             Self::Integer(value) => ValueRef::Integer(*value),
             Self::Text(text) => ValueRef::Text(text.as_bytes()),
         }))
     }
+}
+
+/// A list, for SQLite's table function `json_each`.
+fn list(json: serde_json::Result<String>) -> rusqlite::Result<ToSqlOutput<'static>> {
+    let json = json.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    Ok(ToSqlOutput::Owned(json.into()))
 }
 
 fn value(found: ValueRef<'_>) -> Result<Value, CatalogError> {

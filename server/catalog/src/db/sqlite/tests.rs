@@ -1,5 +1,8 @@
 use super::*;
+use crate::db::session::Dialect;
 use crate::db::{self, CatalogError, plans, statements};
+use rusqlite::StatementStatus;
+use std::collections::BTreeSet;
 
 fn file() -> (tempfile::TempDir, String) {
     let directory = tempfile::tempdir().unwrap();
@@ -95,6 +98,55 @@ fn images_without_hash_come_from_their_index() {
         plan.len() == 1 && plan[0].contains("images_without_hash"),
         "{plan:?}"
     );
+}
+
+#[test]
+fn a_listing_is_prepared_once_whatever_the_values() {
+    let sqlite = Sqlite::in_memory().unwrap();
+    let connection = sqlite.writer();
+    let mut session = session::SqliteSession::new(&connection);
+    for (name, mut query) in plans::listings() {
+        query.marker = None;
+        let mut texts = BTreeSet::new();
+        for limit in [25, 1, 1000] {
+            query.limit = limit;
+            let (text, parameters) = plans::page(&mut session, &query);
+            session.query(&text, &parameters).unwrap();
+            texts.insert(text);
+        }
+        assert_eq!(texts.len(), 1, "{name}");
+        for text in texts {
+            let statement = connection.prepare_cached(&text).unwrap();
+            assert!(statement.get_status(StatementStatus::Run) >= 3, "{name}");
+            let again = statement.get_status(StatementStatus::RePrepare);
+            assert_eq!(again, 0, "{name}: {text}");
+        }
+    }
+}
+
+#[test]
+fn images_of_keys_are_looked_up_without_a_table_of_the_keys() {
+    let sqlite = Sqlite::in_memory().unwrap();
+    let connection = sqlite.writer();
+    for (table, column) in [
+        ("images", "key"),
+        ("image_tags", "image"),
+        ("image_properties", "image"),
+        ("image_locations", "image"),
+    ] {
+        let from = Dialect::Sqlite.of_keys(table, column);
+        let explain = format!("EXPLAIN QUERY PLAN SELECT {table}.* FROM {from}");
+        let mut statement = connection.prepare(&explain).unwrap();
+        let lines = statement.query_map(["[1, 2]"], |row| row.get::<_, String>(3));
+        let plan: Vec<String> = lines.unwrap().collect::<Result<_, _>>().unwrap();
+        assert!(
+            plan.len() == 2
+                && plan[0].starts_with("SCAN wanted VIRTUAL TABLE")
+                && plan[1].starts_with(&format!("SEARCH {table} USING"))
+                && plan[1].contains("PRIMARY KEY"),
+            "{plan:?}"
+        );
+    }
 }
 
 #[test]
