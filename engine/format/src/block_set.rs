@@ -117,6 +117,26 @@ impl BlockSet {
             .flat_map(|range| runs_of(self.0.range(range)))
     }
 
+    /// Returns where the blocks of a subset stand among those of this set, as runs of positions, ascending. What is not in
+    /// this set must not be in the other.
+    ///
+    /// # Panics
+    /// If the other has a block past all of this set's runs.
+    pub fn positions_of<'a>(&'a self, subset: &'a Self) -> impl Iterator<Item = Range<u64>> + 'a {
+        let mut runs = self.runs();
+        let mut run = Blocks::default();
+        let mut before = 0;
+        subset.runs().map(move |wanted| {
+            // Each run of a subset lies within one run of the set.
+            while run.end <= wanted.start {
+                before += run.end - run.start;
+                run = runs.next().expect("because it is a subset");
+            }
+            let first = before + wanted.start - run.start;
+            first..first + wanted.end - wanted.start
+        })
+    }
+
     /// Adds all blocks of another set.
     pub fn union_with(&mut self, other: &Self) {
         self.0 |= &other.0;
@@ -239,6 +259,25 @@ mod tests {
         blocks.insert_range(100..200);
         let runs: Vec<_> = blocks.runs().collect();
         assert_eq!(runs, [0..3, 7..8, 100..200, (1 << 32) - 1..1 << 32]);
+    }
+
+    #[test]
+    fn positions_of_a_subset_are_the_ranks_of_its_blocks() {
+        let mut all = set(&[3, 5, u32::MAX]);
+        all.insert_range(10..20);
+        all.insert_range(70_000..200_000);
+        for keep in [1, 2, 3, 7, 1000, 65_536] {
+            let subset: BlockSet = all
+                .iter()
+                .filter(|block| block.get() / 4 % keep == 0 || block.get() == u32::MAX)
+                .collect();
+            let positions: Vec<u64> = all.positions_of(&subset).flatten().collect();
+            let ranks: Vec<u64> = subset.iter().map(|block| all.rank_before(block)).collect();
+            assert_eq!(positions, ranks, "one group of blocks in {keep}");
+        }
+        assert_eq!(all.positions_of(&set(&[])).count(), 0);
+        let whole: Vec<_> = all.positions_of(&all).collect();
+        assert_eq!(whole, [0..1, 1..2, 2..12, 12..130_012, 130_012..130_013]);
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The identity of a chunk: what its bytes are.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 /// BLAKE3-256 of a chunk's bytes, zero-padded to the block size (SPEC 2.1).
 ///
 /// The id of all-zero bytes is never stored; a block that reads as zeros has no id.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ChunkId([u8; 32]);
 
 impl ChunkId {
@@ -15,11 +16,13 @@ impl ChunkId {
     }
 
     /// Takes 32 bytes that were read from a store for an id.
+    #[inline]
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
     /// Returns the 32 bytes.
+    #[inline]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -27,11 +30,29 @@ impl ChunkId {
     /// Returns the first eight bytes as a number that sorts as the ids do.
     ///
     /// Ids are uniform, so this is both a position estimate for interpolation search and a ready-made hash.
+    #[inline]
     pub fn prefix(&self) -> u64 {
         let (head, _) = self.0.split_first_chunk::<8>().expect("32 bytes hold 8");
         // Most significant first, so that numeric order is byte order.
         head.iter()
             .fold(0, |number, byte| number << 8 | u64::from(*byte))
+    }
+}
+
+impl Ord for ChunkId {
+    /// The order of the bytes. The first eight nearly always tell.
+    #[inline]
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.prefix()
+            .cmp(&other.prefix())
+            .then_with(|| self.0.cmp(&other.0))
+    }
+}
+
+impl PartialOrd for ChunkId {
+    #[inline]
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 

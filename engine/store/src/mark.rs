@@ -6,6 +6,7 @@ use crate::standing::Needs;
 use crate::{Index, LayerStack, Session, StoreError, parallel};
 use roaring::{RoaringBitmap, RoaringTreemap};
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 use tegula_format::{
     BlockSet, ChunkId, ImageRecord, LayerId, Place, RECORD_HEADER_BYTES, RecordId, SegmentNumber,
@@ -181,8 +182,11 @@ impl<'a> SegmentTables<'a> {
 /// Chunks that are sorted and looked up together: 64 MiB of ids.
 const MARK_BATCH: usize = 1 << 21;
 
-/// Of these, those that one core looks up in one pass over the index.
+/// Of these, those that one core reads at a time.
 const MARK_PIECE: usize = 1 << 16;
+
+/// First bytes of those that one core looks up at a time, in one pass over its part of the index.
+const MARK_BYTES: usize = 16;
 
 /// Everything that some image needs.
 #[derive(Debug, Default)]
@@ -216,10 +220,17 @@ impl Marked {
             }
             marked.records.insert(record.id);
         }
+        marked.layers.extend(seen.keys());
         let (mut needs, mut framed) = (Needs::default(), RoaringTreemap::new());
-        for (id, (layer, visible)) in seen {
-            marked.layers.insert(id);
-            mark_layer(index, &layer, &visible, &mut needs, &mut framed)?;
+        let mut pieces = seen
+            .values()
+            .flat_map(|(layer, blocks)| pieces(layer, blocks));
+        loop {
+            let batch: Vec<Piece<'_>> = batch(&mut pieces);
+            if batch.is_empty() {
+                break;
+            }
+            mark_batch(index, &batch, &mut needs, &mut framed)?;
         }
         needs.add_framed(session, index, &framed)?;
         (marked.places, marked.missing) = (needs.places, needs.missing);
@@ -227,59 +238,137 @@ impl Marked {
     }
 }
 
-/// Marks the chunks of some of the blocks that a layer sets; the places of those that stand on others go to `framed`.
-fn mark_layer(
+/// Some of the chunks of a layer: at most [`MARK_PIECE`] of them.
+#[derive(Debug)]
+struct Piece<'a> {
+    layer: &'a Layer,
+    /// Where their ids stand in its table.
+    positions: Vec<Range<u64>>,
+    ids: usize,
+}
+
+/// Returns the chunks of some of the blocks that a layer sets.
+fn pieces<'a>(layer: &'a Layer, visible: &'a BlockSet) -> impl Iterator<Item = Piece<'a>> {
+    let mut positions = layer.data().positions_of(visible);
+    let mut rest = 0..0;
+    std::iter::from_fn(move || {
+        let mut piece = Piece {
+            layer,
+            positions: Vec::new(),
+            ids: 0,
+        };
+        while piece.ids < MARK_PIECE {
+            if rest.is_empty() {
+                match positions.next() {
+                    Some(next) => rest = next,
+                    None => break,
+                }
+            }
+            let end = rest.end.min(rest.start + (MARK_PIECE - piece.ids) as u64);
+            piece.ids += usize::try_from(end - rest.start).expect("because a piece is small");
+            piece.positions.push(rest.start..end);
+            rest.start = end;
+        }
+        (piece.ids > 0).then_some(piece)
+    })
+}
+
+/// Takes pieces, whatever layers they are of, until they are [`MARK_BATCH`] chunks.
+fn batch<'a>(pieces: &mut impl Iterator<Item = Piece<'a>>) -> Vec<Piece<'a>> {
+    let mut ids = 0;
+    let mut batch = Vec::new();
+    while ids < MARK_BATCH
+        && let Some(piece) = pieces.next()
+    {
+        ids += piece.ids;
+        batch.push(piece);
+    }
+    batch
+}
+/// Marks the chunks of some pieces; the places of those that stand on others go to `framed`.
+fn mark_batch(
     index: &Index,
-    layer: &Layer,
-    visible: &BlockSet,
+    batch: &[Piece<'_>],
     needs: &mut Needs,
     framed: &mut RoaringTreemap,
 ) -> Result<(), StoreError> {
-    let mut set = layer.data().iter();
-    let mut position = 0;
-    let mut positions = visible.iter().map(|wanted| {
-        while set.next().is_some_and(|block| block != wanted) {
-            position += 1;
-        }
-        position += 1;
-        position - 1
-    });
-    loop {
-        let batch: Vec<u64> = positions.by_ref().take(MARK_BATCH).collect();
-        if batch.is_empty() {
-            return Ok(());
-        }
-        let pieces: Vec<&[u64]> = batch.chunks(MARK_PIECE).collect();
-        let pieces = parallel::map(&pieces, 1, |positions| {
-            let ids = positions.iter().map(|position| layer.id_at(*position));
-            ids.collect::<Result<Vec<ChunkId>, _>>()
-        });
-        let mut ids = Vec::with_capacity(batch.len());
-        for piece in pieces {
-            ids.append(&mut piece?);
-        }
-        // In the order of the index: a look at every chunk of a large store is then a walk and not 2^24 jumps.
-        parallel::sort(&mut ids);
-        let pieces: Vec<&[ChunkId]> = ids.chunks(MARK_PIECE).collect();
-        let pieces = parallel::map(&pieces, 1, |ids| {
-            let found = index.lookup_sorted(ids);
-            let (mut framed, mut missing) = (Vec::new(), Vec::new());
-            let mut places = Vec::with_capacity(ids.len());
-            for (id, row) in ids.iter().zip(found) {
+    // In the order of the index: a look at every chunk of a large store is then a walk and not 2^24 jumps.
+    let sorted = parallel::map(batch, 1, ByFirstByte::read);
+    let sorted = sorted.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let first_bytes: Vec<usize> = (0..256).step_by(MARK_BYTES).collect();
+    let found = parallel::map(&first_bytes, 1, |first| {
+        let (mut places, mut with_bases, mut missing) = (Vec::new(), Vec::new(), Vec::new());
+        for byte in *first..first + MARK_BYTES {
+            let mut ids: Vec<ChunkId> = sorted
+                .iter()
+                .flat_map(|ids| ids.of(byte))
+                .copied()
+                .collect();
+            ids.sort_unstable();
+            for (id, row) in ids.iter().zip(index.lookup_sorted(&ids)) {
                 match row {
-                    Some(row) if row.bases > 0 => framed.push(row.place.ordinal()),
+                    Some(row) if row.bases > 0 => with_bases.push(row.place.ordinal()),
                     Some(row) => places.push(row.place.ordinal()),
                     None => missing.push(*id),
                 }
             }
-            (set_of(places), set_of(framed), missing)
-        });
-        for (places, with_bases, missing) in pieces {
-            needs.places.0 |= places;
-            *framed |= with_bases;
-            needs.missing.extend(missing);
         }
+        (set_of(places), set_of(with_bases), missing)
+    });
+    for (places, with_bases, missing) in found {
+        needs.places.0 |= places;
+        *framed |= with_bases;
+        needs.missing.extend(missing);
     }
+    Ok(())
+}
+
+/// Ids of a piece, those with the same first byte together: as many of each, since ids are uniform.
+#[derive(Debug)]
+struct ByFirstByte {
+    ids: Vec<ChunkId>,
+    /// Where those with each first byte end.
+    ends: Vec<usize>,
+}
+
+impl ByFirstByte {
+    fn read(piece: &Piece<'_>) -> Result<Self, StoreError> {
+        let mut read = Vec::with_capacity(piece.ids);
+        for positions in &piece.positions {
+            let (ids, _) = piece.layer.ids_bytes(positions.clone())?.as_chunks::<32>();
+            read.extend(ids.iter().map(|id| ChunkId::from_bytes(*id)));
+        }
+        let mut ends = vec![0; 256];
+        for id in &read {
+            *first_byte_of(&mut ends, id) += 1;
+        }
+        let mut sum = 0;
+        for end in &mut ends {
+            // For now where they begin.
+            sum += std::mem::replace(end, sum);
+        }
+        let mut ids = read.clone();
+        for id in read {
+            let end = first_byte_of(&mut ends, &id);
+            *ids.get_mut(*end).expect("because all were counted") = id;
+            *end += 1;
+        }
+        Ok(Self { ids, ends })
+    }
+
+    fn of(&self, byte: usize) -> &[ChunkId] {
+        let end = |byte: usize| self.ends.get(byte).copied();
+        let start = byte.checked_sub(1).and_then(end).unwrap_or(0);
+        let ids = self.ids.get(start..end(byte).unwrap_or(start));
+        ids.expect("because all were counted")
+    }
+}
+
+fn first_byte_of<'a>(counts: &'a mut [usize], id: &ChunkId) -> &'a mut usize {
+    let [first, ..] = *id.as_bytes();
+    counts
+        .get_mut(usize::from(first))
+        .expect("because there is a count for each byte")
 }
 
 /// Makes a set of numbers in any order.

@@ -34,11 +34,10 @@ pub(crate) fn both<A, B>(first: impl FnOnce() -> A, second: impl FnOnce() -> B) 
     (first(), second())
 }
 
-/// Sorts ids. Their first eight bytes nearly always tell.
+/// Sorts ids.
 pub(crate) fn sort(ids: &mut [ChunkId]) {
-    let order = |a: &ChunkId, b: &ChunkId| a.prefix().cmp(&b.prefix()).then_with(|| a.cmp(b));
     #[cfg(not(feature = "shuttle"))]
-    rayon::slice::ParallelSliceMut::par_sort_unstable_by(ids, order);
+    rayon::slice::ParallelSliceMut::par_sort_unstable(ids);
     #[cfg(feature = "shuttle")]
-    ids.sort_unstable_by(order);
+    ids.sort_unstable();
 }
