@@ -260,6 +260,8 @@ fn write_limit(to: &Path) -> anyhow::Result<Measured> {
 }
 
 fn collect_until_end_of_input(store: &Path) -> anyhow::Result<Measured> {
+    // As `tegula gc` does.
+    rustix::process::nice(10)?;
     let ended = AtomicBool::new(false);
     let (collections, measured) = measure(|| {
         let (engine, _) = Engine::open(store, BackendPreference::Auto)?;

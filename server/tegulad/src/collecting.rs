@@ -1,11 +1,13 @@
-//! Collecting garbage in the background: the bytes of deleted images are given back without anyone asking.
+//! Collecting garbage in the background: the bytes of deleted images are given back without anyone asking, and what clients
+//! ask for goes before it.
 
 use std::io;
 use std::thread;
 use std::time::Duration;
 
+use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use tegula_engine::{CollectOptions, Engine};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::config::Config;
 
@@ -30,8 +32,31 @@ pub(crate) fn start(config: &Config, engine: &Engine) -> io::Result<()> {
     Ok(())
 }
 
+/// How much everything else on the machine goes before a collection, as with nice(1).
+const NICE: i32 = 10;
+
+/// The threads of one collection. Linux knows the priority of each thread by itself, and new ones take over that of who
+/// makes them.
+fn threads_that_give_way() -> Result<ThreadPool, ThreadPoolBuildError> {
+    ThreadPoolBuilder::new()
+        .thread_name(|number| format!("collection-{number}"))
+        .start_handler(|_| {
+            if let Err(error) = rustix::process::nice(NICE) {
+                warn!("collections do not give way to requests: {error}");
+            }
+        })
+        .build()
+}
+
 fn collect(engine: &Engine) {
-    match engine.collect(&CollectOptions::default()) {
+    let threads = match threads_that_give_way() {
+        Ok(threads) => threads,
+        Err(error) => {
+            error!("garbage could not be collected: {}", crate::chain(&error));
+            return;
+        }
+    };
+    match threads.install(|| engine.collect(&CollectOptions::default())) {
         Ok(freed) => info!(
             freed_bytes = freed.freed_bytes,
             segments_removed = freed.segments_removed,
@@ -40,5 +65,20 @@ fn collect(engine: &Engine) {
             "garbage was collected"
         ),
         Err(error) => error!("garbage could not be collected: {}", crate::chain(&error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::getpriority_process;
+
+    #[test]
+    fn the_threads_of_a_collection_give_way_and_no_other_does() {
+        let before = getpriority_process(None).unwrap();
+        let threads = threads_that_give_way().unwrap();
+        let within = threads.broadcast(|_| getpriority_process(None).unwrap());
+        assert_eq!(within, vec![(before + NICE).min(19); within.len()]);
+        assert_eq!(getpriority_process(None).unwrap(), before);
     }
 }

@@ -58,6 +58,9 @@ pub(crate) enum Failure {
     /// The handlers of Ctrl-C cannot be set.
     #[error("cannot watch for signals")]
     Signals { source: io::Error },
+    /// The process cannot be put behind others.
+    #[error("cannot give way to other processes")]
+    Priority { source: io::Error },
     /// The arguments are wrong in a way only the command can tell.
     #[error(transparent)]
     Usage(#[from] clap::Error),
@@ -143,6 +146,7 @@ fn hint(failure: &Failure) -> Option<&'static str> {
         Failure::Engine(error) | Failure::OtherStore { source: error, .. } => engine_hint(error),
         Failure::Demo(error) => demo_hint(error),
         Failure::Pull(error) => error.hint().or_else(|| system_hint(error.system()?)),
+        Failure::Priority { .. } => Some("--nice 0 asks for nothing"),
         Failure::Print { .. } | Failure::Signals { .. } | Failure::Usage(_) => None,
     }
 }

@@ -11,6 +11,7 @@ mod failure;
 mod format;
 mod input;
 mod output;
+mod priority;
 mod progress;
 mod record;
 mod signals;

@@ -3,6 +3,7 @@
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::output::Report;
+use crate::priority::Priority;
 use crate::units;
 use clap::Args;
 use serde::Serialize;
@@ -15,8 +16,9 @@ Examples:
   tegula gc --dry-run
   tegula gc --min-live 1.0 --wait 600
   tegula gc --recompress 0
+  tegula gc --nice 0
 
-Other commands may go on meanwhile. What those that began before still look at is kept; after --wait
+Other commands may go on meanwhile, and go before it on a busy machine unless --nice says otherwise. What those that began before still look at is kept; after --wait
 seconds its removal is left to the next gc.
 
 What is moved out of segments that are rewritten is compressed better than it was, as `tegula optimize` does for all of the
@@ -42,6 +44,9 @@ pub(crate) struct Gc {
     /// How long to wait for commands that began before
     #[arg(long, value_name = "SECONDS", default_value_t = CollectOptions::default().patience.as_secs(), allow_negative_numbers = true)]
     wait: u64,
+
+    #[command(flatten)]
+    priority: Priority,
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -96,6 +101,7 @@ impl Report for Collected {
 
 impl Gc {
     pub(crate) fn run(&self, context: &Context) -> Result<Outcome, Failure> {
+        self.priority.give_way()?;
         let collection = context.open()?.collect(&CollectOptions {
             min_live: self.min_live,
             dry_run: self.dry_run,

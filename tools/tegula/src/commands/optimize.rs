@@ -3,6 +3,7 @@
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::output::Report;
+use crate::priority::Priority;
 use crate::progress::Progress;
 use crate::units;
 use clap::Args;
@@ -20,8 +21,8 @@ Examples:
   tegula optimize --dry-run --one-in 1
 
 Every chunk is compared with all others of up to 8 GiB, and those that resemble each other are stored as what differs;
-chunks of the newest images come to stand in the order in which they are read. Other commands may go on meanwhile; one
-gc or optimize at a time. The store needs room for both the old and the new, up to 8 GiB at once. Interrupt it when you
+chunks of the newest images come to stand in the order in which they are read. Other commands may go on meanwhile, and go
+before it on a busy machine unless --nice says otherwise; one gc or optimize at a time. The store needs room for both the old and the new, up to 8 GiB at once. Interrupt it when you
 like: no image is harmed, and the next gc takes what is left over.
 
 --dry-run reads and compares everything, compresses one chunk in sixteen, and tells what that makes of the whole. With
@@ -51,6 +52,9 @@ pub(crate) struct Optimize {
     /// How long to wait for commands that began before
     #[arg(long, value_name = "SECONDS", default_value_t = OptimizeOptions::default().patience.as_secs(), allow_negative_numbers = true)]
     wait: u64,
+
+    #[command(flatten)]
+    priority: Priority,
 }
 
 #[derive(Debug, Serialize)]
@@ -98,6 +102,7 @@ impl Report for Optimized {
 
 impl Optimize {
     pub(crate) fn run(&self, context: &Context) -> Result<Outcome, Failure> {
+        self.priority.give_way()?;
         let engine = context.open()?;
         let block = u64::from(engine.store().config().block_size.bytes());
         let progress = Progress::begin(context.output, "optimize");

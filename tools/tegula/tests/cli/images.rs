@@ -469,3 +469,31 @@ fn a_put_goes_on_while_garbage_is_collected() {
     world.get_is("late", &disk);
     world.ok(["verify", "--full"]);
 }
+
+#[test]
+fn all_else_goes_before_a_collection_unless_it_is_told_otherwise() {
+    let world = World::new();
+    world.put("one", &[1, 2]);
+    let asked_for = |arguments: &[&str]| {
+        let trace = world.path("trace");
+        let tegula = world.command(arguments);
+        let mut strace = std::process::Command::new("strace");
+        strace.args(["-f", "-qq", "-e", "trace=setpriority,clone,clone3", "-o"]);
+        strace.arg(&trace);
+        strace.arg(tegula.get_program()).args(tegula.get_args());
+        strace.env_remove("LD_LIBRARY_PATH");
+        Ran::of(&mut strace).expect_code(0);
+        let calls = std::fs::read_to_string(&trace).unwrap();
+        let first = calls.lines().next().unwrap_or_default();
+        let (_, rest) = first.split_once("setpriority(PRIO_PROCESS, 0, ")?;
+        let (nice, _) = rest.split_once(')')?;
+        nice.parse::<i32>().ok()
+    };
+    let own = rustix::process::getpriority_process(None).unwrap();
+    let lower = |by: i32| Some((own + by).min(19));
+    assert_eq!(asked_for(&["gc"]), lower(10));
+    assert_eq!(asked_for(&["gc", "--nice", "3"]), lower(3));
+    assert_eq!(asked_for(&["optimize"]), lower(10));
+    assert_eq!(asked_for(&["verify"]), None);
+    world.run(["gc", "--nice", "20"]).expect_code(2);
+}
