@@ -1,18 +1,22 @@
-//! Buffers for I/O: owned, recycled, never given back to the allocator while the process lives.
+//! Buffers for I/O: owned, and recycled up to a bound.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Smallest and largest buffers that are kept for reuse, as powers of two.
 const KEPT_LOG2: std::ops::RangeInclusive<usize> = 12..=23;
 
-/// Buffers kept of each size. Bounds the pool: 16 of each size up to 8 MiB are 256 MiB at the very worst, and only if
-/// that many were in use at once.
+/// Buffers kept of each size.
 const KEPT_EACH: usize = 16;
+
+/// Bytes kept in all. What is beyond goes back to the allocator.
+const KEPT_BYTES_MAX: usize = 24 << 20;
 
 static POOL: Pool = Pool {
     shelves: [const { Mutex::new(Vec::new()) }; 12],
+    bytes: AtomicUsize::new(0),
 };
 
 /// Growing bytes from the pool.
@@ -99,6 +103,8 @@ impl Drop for Buffer {
 struct Pool {
     /// One shelf a power of two.
     shelves: [Mutex<Vec<Vec<u8>>>; 12],
+    /// Bytes on all shelves together.
+    bytes: AtomicUsize,
 }
 
 impl Pool {
@@ -107,6 +113,9 @@ impl Pool {
         let shelf = self.shelf(size);
         let kept =
             shelf.and_then(|shelf| shelf.lock().unwrap_or_else(PoisonError::into_inner).pop());
+        if kept.is_some() {
+            self.bytes.fetch_sub(size, Ordering::Relaxed);
+        }
         kept.unwrap_or_else(|| Vec::with_capacity(if shelf.is_some() { size } else { capacity }))
     }
 
@@ -119,7 +128,10 @@ impl Pool {
             .flatten()
         {
             let mut shelf = shelf.lock().unwrap_or_else(PoisonError::into_inner);
-            if shelf.len() < KEPT_EACH {
+            let size = bytes.capacity();
+            let room = |kept: usize| (kept + size <= KEPT_BYTES_MAX).then_some(kept + size);
+            let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+            if shelf.len() < KEPT_EACH && self.bytes.fetch_update(set, fetch, room).is_ok() {
                 shelf.push(bytes);
             }
         }
@@ -136,6 +148,29 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_kept_for_reuse_is_bounded_whatever_was_in_use() {
+        let pool = Pool {
+            shelves: [const { Mutex::new(Vec::new()) }; 12],
+            bytes: AtomicUsize::new(0),
+        };
+        let kept = || {
+            let shelves = pool.shelves.iter().map(|shelf| shelf.lock().unwrap());
+            let sums = shelves.map(|shelf| shelf.iter().map(Vec::capacity).sum::<usize>());
+            sums.sum::<usize>()
+        };
+        for _ in 0..2 {
+            let used: Vec<_> = (0..400)
+                .map(|number| pool.take(4096 << (number % 12)))
+                .collect();
+            assert!(kept() <= KEPT_BYTES_MAX);
+            used.into_iter().for_each(|bytes| pool.put_back(bytes));
+            assert_eq!(kept(), pool.bytes.load(Ordering::Relaxed));
+            assert!(kept() <= KEPT_BYTES_MAX, "{} bytes", kept());
+            assert!(kept() > KEPT_BYTES_MAX / 2, "{} bytes", kept());
+        }
+    }
 
     #[test]
     fn a_recycled_buffer_is_empty_and_its_old_bytes_are_not_seen() {

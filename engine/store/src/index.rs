@@ -424,12 +424,8 @@ pub(crate) fn publish_run(
     rows.sort_unstable();
     rows.dedup();
     let path = new_run_path(environment)?;
-    files::publish(
-        environment,
-        &path,
-        &encode_run(&rows, segments.iter().copied()),
-        Existing::Refuse,
-    )?;
+    write_run(environment, rows.len(), segments, || rows.iter().copied())?
+        .publish(&path, Existing::Refuse)?;
     match Run::open(environment, &path) {
         // Another writer has merged it into a larger one meanwhile. The rows are the same.
         Err(error) if error.is_not_found() => Ok(Run::in_memory(rows, segments.to_vec())),
@@ -489,6 +485,35 @@ pub(crate) fn tidy(session: &Session, rewrite_all: bool) -> Result<(), StoreErro
     files::sync_directory(environment, &paths::directory(paths::INDEX))
 }
 
+/// Merges some of a writer's own runs when they get many, unless somebody else is at the index: what a writer looks up
+/// must not get slower with every run it publishes. Returns the runs that now list the same.
+pub(crate) fn merge_own(environment: &Environment, runs: Vec<Run>) -> Result<Vec<Run>, StoreError> {
+    if runs.len() <= RUNS_MAX {
+        return Ok(runs);
+    }
+    let path = paths::index_lock();
+    let lock = environment.storage.try_lock(&path, LockMode::Exclusive);
+    let Some(_lock) = lock.map_err(StoreError::io("lock", &path))? else {
+        return Ok(runs);
+    };
+    let victims = smallest_runs(&runs);
+    if victims.iter().any(|run| run.verify().is_err()) {
+        // Damaged rows must not be given a new checksum: whoever tidies next makes the index anew.
+        return Ok(runs);
+    }
+    let segments = victims.iter().flat_map(|run| &run.segments);
+    let sealed = segments.map(|segment| segment.get()).collect();
+    let merged = merge(environment, &victims, &sealed)?;
+    let merged = Run::open(environment, &merged)?;
+    let victims: Vec<_> = victims.iter().map(|run| run.path.clone()).collect();
+    for path in victims.iter().flatten() {
+        files::remove_if_present(environment, path)?;
+    }
+    files::sync_directory(environment, &paths::directory(paths::INDEX))?;
+    let kept = runs.into_iter().filter(|run| !victims.contains(&run.path));
+    Ok(kept.chain([merged]).collect())
+}
+
 /// Chooses what to merge so that run sizes grow geometrically: from the smallest up, as long as the next is no more
 /// than twice all before. Each row is then merged a logarithmic number of times.
 fn smallest_runs(runs: &[Run]) -> Vec<&Run> {
@@ -506,12 +531,12 @@ fn smallest_runs(runs: &[Run]) -> Vec<&Run> {
     by_size
 }
 
-/// Writes the rows of several runs as one, leaving out those of segments that are gone.
+/// Writes the rows of several runs as one, leaving out those of segments that are gone. Returns where it stands.
 fn merge(
     environment: &Environment,
     runs: &[&Run],
     sealed: &RoaringBitmap,
-) -> Result<(), StoreError> {
+) -> Result<StorePath, StoreError> {
     let mut segments: Vec<_> = runs
         .iter()
         .flat_map(|run| run.segments.iter().copied())
@@ -521,7 +546,9 @@ fn merge(
     let file = write_run(environment, rows_max, &segments, || {
         merged_rows(runs, sealed)
     })?;
-    file.publish(&new_run_path(environment)?, Existing::Refuse)
+    let path = new_run_path(environment)?;
+    file.publish(&path, Existing::Refuse)?;
+    Ok(path)
 }
 
 /// Returns the rows of several runs in order, each once.
@@ -583,4 +610,55 @@ fn rebuild_under_lock(session: &Session) -> Result<(), StoreError> {
         }
     }
     files::sync_directory(environment, &paths::directory(paths::INDEX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use tegula_format::Slot;
+    use tegula_io::MemoryStorage;
+
+    #[test]
+    fn the_runs_of_one_writer_stay_few_and_list_every_chunk_once() {
+        let environment = Environment::of_system(Arc::new(MemoryStorage::new()));
+        for directory in paths::DIRECTORIES {
+            let path = paths::directory(directory);
+            environment.storage.create_directory(&path).unwrap();
+        }
+        let row = |segment: u32, slot: u16| RunRow {
+            id: ChunkId::of(&[segment.to_le_bytes(), u32::from(slot).to_le_bytes()].concat()),
+            place: Place {
+                segment: SegmentNumber::new(segment),
+                slot: Slot::new(slot),
+            },
+            offset: 4096 + u32::from(slot) * 100,
+            stored_length: 10,
+            bases: 0,
+        };
+        let mut runs = Vec::new();
+        for segment in 1..=100 {
+            let rows = (0..3).map(|slot| row(segment, slot)).collect();
+            runs.push(publish_run(&environment, rows, &[SegmentNumber::new(segment)]).unwrap());
+            runs = merge_own(&environment, runs).unwrap();
+            assert!(
+                runs.len() <= RUNS_MAX,
+                "{} runs after {segment}",
+                runs.len()
+            );
+            let files = files::list(&environment, paths::INDEX).unwrap();
+            assert_eq!(files.len(), runs.len(), "what was merged is gone");
+        }
+        for segment in 1..=100 {
+            let wanted = row(segment, 2);
+            let found: Vec<_> = runs.iter().flat_map(|run| run.find(&wanted.id)).collect();
+            assert_eq!(found, [wanted]);
+        }
+        let mut segments: Vec<_> = runs.iter().flat_map(|run| run.segments.clone()).collect();
+        segments.sort_unstable();
+        assert_eq!(
+            segments,
+            (1..=100).map(SegmentNumber::new).collect::<Vec<_>>()
+        );
+    }
 }

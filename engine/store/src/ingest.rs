@@ -16,8 +16,10 @@ use tegula_format::{
 use tegula_io::Lock;
 use tegula_io::sync::{Mutex, PoisonError, RwLock};
 
-/// Rows of sealed segments kept in memory before they are published as a run: 12 MiB of them.
-const UNPUBLISHED_ROWS_MAX: usize = 1 << 18;
+/// Rows of sealed segments kept in memory before they are published as a run, those of one segment more at most. With
+/// the claims on their chunks, and what finds those that can be bases, that is 16 MiB; half of it again while the run
+/// is made.
+const UNPUBLISHED_ROWS_MAX: usize = 1 << 16;
 
 /// One writer's work. Any number may go on at once, in any number of processes.
 ///
@@ -42,6 +44,14 @@ struct Shared {
     claimed: HashSet<ChunkId>,
     /// What this ingest has published of its own.
     runs: Vec<Run>,
+    /// How often it has published.
+    published: u64,
+}
+
+impl Shared {
+    fn lists(&self, id: &ChunkId) -> bool {
+        self.runs.iter().any(|run| run.find(id).next().is_some())
+    }
 }
 
 #[derive(Debug, Default)]
@@ -140,20 +150,19 @@ impl<'a> Ingest<'a> {
     /// Tells whether the store has a chunk. If not, it is the caller's to store: whoever asks next is told that it is
     /// there. To be asked for a chunk that differs from its parent's at the same block, which is known without.
     pub fn has_or_claim(&self, id: &ChunkId) -> bool {
-        let lists = |run: &Run| run.find(id).next().is_some();
         let asked = {
             let shared = self.shared.read().unwrap_or_else(PoisonError::into_inner);
-            if shared.claimed.contains(id) || shared.runs.iter().any(lists) {
+            if shared.claimed.contains(id) || shared.lists(id) {
                 return true;
             }
-            shared.runs.len()
+            shared.published
         };
         if self.is_there(id) {
             return true;
         }
         let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
         // Another worker may have claimed and stored it meanwhile, and its run have been published, which ends claims.
-        shared.runs.iter().skip(asked).any(lists) || !shared.claimed.insert(*id)
+        shared.published > asked && shared.lists(id) || !shared.claimed.insert(*id)
     }
 
     /// Tells whether a chunk may be counted on: the store has it, with all that it stands on, or this ingest has stored
@@ -161,8 +170,7 @@ impl<'a> Ingest<'a> {
     pub fn has(&self, id: &ChunkId) -> bool {
         {
             let shared = self.shared.read().unwrap_or_else(PoisonError::into_inner);
-            let lists = |run: &Run| run.find(id).next().is_some();
-            if shared.claimed.contains(id) || shared.runs.iter().any(lists) {
+            if shared.claimed.contains(id) || shared.lists(id) {
                 return true;
             }
         }
@@ -184,8 +192,7 @@ impl<'a> Ingest<'a> {
     /// Undertakes to store a chunk again, wherever else it may stand. Tells whether this ingest has not done so before.
     pub(crate) fn claim(&self, id: &ChunkId) -> bool {
         let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
-        let published = shared.runs.iter().any(|run| run.find(id).next().is_some());
-        !published && shared.claimed.insert(*id)
+        !shared.lists(id) && shared.claimed.insert(*id)
     }
 
     /// Compresses a block at the store's level.
@@ -296,14 +303,24 @@ impl<'a> Ingest<'a> {
         }
         let published: Vec<ChunkId> = rows.iter().map(|row| row.id).collect();
         let run = publish_run(environment, rows, &segments)?;
+        let runs = {
+            let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
+            published
+                .iter()
+                .for_each(|id| _ = shared.claimed.remove(id));
+            shared.runs.push(run);
+            shared.published += 1;
+            shared.runs.clone()
+        };
+        // Workers go on asking meanwhile: only who writes, one at a time, changes which runs there are.
+        let runs = index::merge_own(environment, runs)?;
         if let Some(similar) = &self.similar {
-            similar.listed(&run);
+            similar.listed(&runs);
         }
-        let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
-        published
-            .iter()
-            .for_each(|id| _ = shared.claimed.remove(id));
-        shared.runs.push(run);
+        self.shared
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .runs = runs;
         Ok(())
     }
 

@@ -19,6 +19,7 @@ mod index;
 mod ingest;
 mod layer;
 mod mark;
+mod open_records;
 mod parallel;
 mod paths;
 mod prefix;

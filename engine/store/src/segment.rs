@@ -110,12 +110,14 @@ impl SegmentWriter {
     pub(crate) fn seal(mut self) -> Result<u64, StoreError> {
         let toc_offset = u32::try_from(self.end).expect("because a full segment is sealed");
         let toc = self.toc.encode(toc_offset, self.config.block_size);
-        self.batch.as_vec_mut().extend_from_slice(&toc);
+        let toc_bytes = toc.len() as u64;
         self.flush()?;
         let file = self
             .file
             .as_mut()
             .expect("because only seal() and drop() take it");
+        file.append(Buffer::from(toc))
+            .map_err(StoreError::io("write", &self.path))?;
         file.sync().map_err(StoreError::io("sync", &self.path))?;
         let sealed = paths::sealed_segment(self.number);
         self.environment
@@ -123,7 +125,7 @@ impl SegmentWriter {
             .rename(&self.path, &sealed, Existing::Refuse)
             .map_err(StoreError::io("publish", &sealed))?;
         self.file = None;
-        Ok(self.end + toc.len() as u64)
+        Ok(self.end + toc_bytes)
     }
 
     fn flush(&mut self) -> Result<(), StoreError> {

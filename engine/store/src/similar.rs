@@ -6,6 +6,7 @@
 //! checked and hashed, so that a frame is made on what its bases really hold.
 
 use crate::index::Run;
+use crate::open_records::OpenRecords;
 use crate::sketches::{SketchRuns, Votes};
 use crate::{ChunkDamage, Encoded, Ingest, Session, StoreError, decode_record};
 use std::collections::{HashMap, HashSet};
@@ -14,8 +15,8 @@ use tegula_format::{ChunkId, Feature, IdPrefix, RunRow, Sketch, SketchRow};
 use tegula_io::Buffer;
 use tegula_io::sync::{Mutex, PoisonError};
 
-/// Features kept in memory before they are published as a run: 16 MiB of them, and twice that where they are sorted.
-const FEATURES_KEPT_MAX: usize = 1 << 19;
+/// Features kept in memory before they are published as a run: 8 MiB of them, and half of it again while they are sorted.
+const FEATURES_KEPT_MAX: usize = 1 << 18;
 
 /// Bytes of decoded bases kept for the chunks that follow.
 const DECODED_BYTES_MAX: usize = 32 << 20;
@@ -56,8 +57,8 @@ struct Choice {
     stored: SketchRuns,
     /// Features of this ingest's own plain chunks that no run has yet.
     own: HashMap<Feature, IdPrefix>,
-    /// Records of plain chunks in the segment being written, which nobody can read yet: at most a segment's bytes.
-    open: HashMap<IdPrefix, (ChunkId, Arc<[u8]>)>,
+    /// Plain chunks in the segment being written, which nobody can read yet.
+    open: OpenRecords,
     /// Rows of plain chunks in sealed segments that no run lists yet.
     sealed: HashMap<IdPrefix, RunRow>,
     /// Runs this ingest has published.
@@ -66,15 +67,24 @@ struct Choice {
 
 /// Where the bytes of a base are to be had.
 enum Source {
-    Record(ChunkId, Arc<[u8]>),
+    Record(ChunkId, Vec<u8>),
     Row(RunRow),
 }
 
 impl Choice {
+    /// Tells whether a plain chunk is there, or will be.
+    fn has(&self, session: &Session, prefix: IdPrefix) -> bool {
+        self.open.get(prefix).is_some() || self.find_row(session, prefix).is_some()
+    }
+
     fn find(&self, session: &Session, prefix: IdPrefix) -> Option<Source> {
-        if let Some((id, record)) = self.open.get(&prefix) {
-            return Some(Source::Record(*id, Arc::clone(record)));
+        if let Some((id, record)) = self.open.get(prefix) {
+            return Some(Source::Record(id, record.to_vec()));
         }
+        self.find_row(session, prefix).map(Source::Row)
+    }
+
+    fn find_row(&self, session: &Session, prefix: IdPrefix) -> Option<RunRow> {
         let published = || {
             let rows = self
                 .runs
@@ -85,7 +95,7 @@ impl Choice {
         };
         let stored = || session.index().ok()?.find_plain(prefix);
         let row = self.sealed.get(&prefix).copied();
-        row.or_else(published).or_else(stored).map(Source::Row)
+        row.or_else(published).or_else(stored)
     }
 }
 
@@ -126,7 +136,7 @@ impl Similar {
                     .for_each(|found| votes.add(found, position));
             }
             let bases = votes.choose(chunk.sketch, |prefix| {
-                plain_here.contains(&prefix) || choice.find(session, prefix).is_some()
+                plain_here.contains(&prefix) || choice.has(session, prefix)
             });
             let mut plan = FramePlan {
                 bases,
@@ -134,7 +144,7 @@ impl Similar {
             };
             if plan.bases.is_empty() && features.len() < FEATURES_FEW {
                 let before = chunk.before.as_ref().map(IdPrefix::of);
-                let usable = before.filter(|prefix| choice.find(session, *prefix).is_some());
+                let usable = before.filter(|prefix| choice.has(session, *prefix));
                 plan.bases.extend(usable);
                 plan.unsure = true;
             }
@@ -161,8 +171,7 @@ impl Similar {
     /// Notes a chunk that was appended to the segment being written.
     pub(crate) fn appended(&self, chunk: &Encoded) {
         if chunk.bases.is_empty() {
-            let record = (chunk.id, Arc::from(&*chunk.record));
-            self.choice().open.insert(IdPrefix::of(&chunk.id), record);
+            self.choice().open.push(chunk.id, &chunk.record);
         }
     }
 
@@ -176,11 +185,11 @@ impl Similar {
             .extend(plain.map(|row| (IdPrefix::of(&row.id), *row)));
     }
 
-    /// Notes that a run now lists all that is sealed.
-    pub(crate) fn listed(&self, run: &Run) {
+    /// Notes that these runs now list all that is sealed.
+    pub(crate) fn listed(&self, runs: &[Run]) {
         let mut choice = self.choice();
         choice.sealed.clear();
-        choice.runs.push(run.clone());
+        choice.runs = runs.to_vec();
     }
 
     /// Returns a plain chunk and its bytes, verified; `None` if it is nowhere, or not whole.

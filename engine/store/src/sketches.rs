@@ -5,7 +5,7 @@ use crate::{Environment, Session, StoreError, files, paths};
 use std::collections::HashMap;
 use tegula_format::{
     Feature, IdPrefix, SKETCH_ROW_BYTES, Sketch, SketchRow, SketchRun, SketchRunBuilder,
-    SketchRunHeader, encode_sketch_run,
+    SketchRunHeader,
 };
 use tegula_io::{Buffer, Existing, Lock, LockMode, Mapped, StorePath};
 
@@ -91,13 +91,7 @@ impl SketchRuns {
         }
         rows.sort_unstable();
         rows.dedup();
-        let path = new_path(environment)?;
-        files::publish(
-            environment,
-            &path,
-            &encode_sketch_run(&rows),
-            Existing::Refuse,
-        )?;
+        let path = write(environment, || rows.iter().copied())?;
         self.own.push(Mapping::open(environment, path)?);
         match self.own.len() > RUNS_MAX {
             true => self.merge_own(environment),
@@ -152,7 +146,7 @@ fn merge_into_one(
         .iter()
         .filter(|mapping| mapping.run().verify().is_ok())
         .collect();
-    let path = merge(environment, &kept, &whole)?;
+    let path = write(environment, || merged(&kept, &whole))?;
     for mapping in victims {
         files::remove_if_present(environment, &mapping.path)?;
     }
@@ -275,17 +269,17 @@ pub(crate) fn tidy(session: &Session) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn merge(
+/// Publishes rows as a run; they are in order, and the same each time they are asked for.
+fn write<R: Iterator<Item = SketchRow>>(
     environment: &Environment,
-    kept: &impl Fn(&SketchRow) -> bool,
-    mappings: &[&Mapping],
+    rows: impl Fn() -> R,
 ) -> Result<StorePath, StoreError> {
     let mut builder = SketchRunBuilder::new();
-    merged(kept, mappings).for_each(|row| builder.push(&row));
+    rows().for_each(|row| builder.push(&row));
     let mut file = files::TemporaryFile::create(environment)?;
     file.append(Buffer::from(builder.head()))?;
     let mut batch = Buffer::with_capacity(1 << 20);
-    for row in merged(kept, mappings) {
+    for row in rows() {
         if batch.len() + SKETCH_ROW_BYTES > 1 << 20 {
             file.append(std::mem::replace(
                 &mut batch,

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use tegula_io::{Buffer, Mapped};
 
 /// Bytes kept in memory before they go to a file.
-const TAIL_BYTES_MAX: usize = 16 << 20;
+const TAIL_BYTES_MAX: usize = 4 << 20;
 
 /// Takes bytes in order.
 #[derive(Debug)]
