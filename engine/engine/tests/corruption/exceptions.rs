@@ -2,7 +2,6 @@
 
 use crate::change::Change;
 use crate::world::World;
-use std::ops::Range;
 
 /// What may become of the images in a mishap that need not be found.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,20 +18,12 @@ pub(crate) enum Reads {
 /// the rest is as sound as ever.
 pub(crate) fn beyond_repair(change: &Change) -> Option<&'static str> {
     match change {
-        Change::Flip { path, byte, .. }
-            if VERSION.contains(byte) && !path.starts_with("index/") =>
-        {
-            Some("it looks like a file of a newer format, which an older program must not touch")
-        }
         Change::Return { path, .. } if path.starts_with("images/") => {
             Some("the image was removed and its layers with it; what is left is to remove it again")
         }
         _ => None,
     }
 }
-
-/// Where the format version stands in every file.
-const VERSION: Range<usize> = 8..10;
 
 /// Returns why a mishap need not be found, and what it may do, if it is one of those.
 pub(crate) fn exception(world: &World, change: &Change) -> Option<(&'static str, Reads)> {
