@@ -165,9 +165,9 @@ def runs_of(numbers):
 # Section 3: the store configuration
 
 
-def store_config(id, block_size_log2, zstd_level, created_at_us, prefix_frames=False, **overrides):
+def store_config(id, block_size_log2, zstd_level, created_at_us, prefix_frames=False, has_copy=False, **overrides):
     body = id + u8(block_size_log2) + i32(zstd_level) + i64(created_at_us)
-    return envelope(b"TGSTORE\n", body, **{"refuse": int(prefix_frames)} | overrides)
+    return envelope(b"TGSTORE\n", body, **{"refuse": int(prefix_frames), "ignore": int(has_copy)} | overrides)
 
 
 # Section 4: segments
@@ -573,6 +573,7 @@ def envelope_vectors(v):
     plain = dict(id=STORE_ID, block_size_log2=16, zstd_level=3, created_at_us=CREATED)
     shown = {
         "id": STORE_ID.hex(), "block_size_log2": 16, "zstd_level": 3, "created_at_us": CREATED, "prefix_frames": False,
+        "has_copy": False,
     }
     good = store_config(**plain)
     v.good("store-config.bin", "store_config", "3", "a store of 64 KiB blocks", good, shown)
@@ -589,6 +590,10 @@ def envelope_vectors(v):
     v.good(
         "store-config-prefix.bin", "store_config", "3", "a store that may have prefix frames",
         store_config(**plain, prefix_frames=True), shown | {"prefix_frames": True},
+    )
+    v.good(
+        "store-config-copy.bin", "store_config", "3", "a store that was made with a copy of its configuration",
+        store_config(**plain, has_copy=True), shown | {"has_copy": True},
     )
     v.good(
         "store-config-ignore.bin", "store_config", "2.3", "unknown bits in the masks to ignore and to clear",
@@ -1294,7 +1299,9 @@ def example_store(v):
         v.files[f"store/{name}"] = data
         files.append(name)
 
-    put("tegula.store", store_config(STORE_ID, LOG2, 3, CREATED, prefix_frames=True))
+    config = store_config(STORE_ID, LOG2, 3, CREATED, prefix_frames=True, has_copy=True)
+    put("tegula.store", config)
+    put("tegula.store.copy", config)
     put("gc.state", gc_state(3, 1, [], []))
     hello, bye = b"Tegula: a roof tile.\n", b"Imbrex: the tile over the gap between two.\n"
     words, tail = greeting(hello), greeting(bye)

@@ -45,6 +45,7 @@ DEPTH_MAX = 65536
 BASES_MAX = 2
 BASE_DEPTH_MAX = 4
 PREFIX_FRAMES = 1
+HAS_COPY = 1
 DICTIONARY_MAGIC = bytes.fromhex("37a430ec")
 NO_ID = bytes(32)
 
@@ -268,11 +269,13 @@ class StoreConfig:
     zstd_level: int
     created_at_us: int
     prefix_frames: bool
+    has_copy: bool
 
 
 def read_store_config(data):
     body = open_whole_envelope(b"TGSTORE\n", data, known=PREFIX_FRAMES)
-    config = StoreConfig(body.take(16), body.u8(), body.i32(), body.i64(), bool(body.refuse & PREFIX_FRAMES))
+    masks = bool(body.refuse & PREFIX_FRAMES), bool(body.ignore & HAS_COPY)
+    config = StoreConfig(body.take(16), body.u8(), body.i32(), body.i64(), *masks)
     body.end()
     need_field(-7 <= config.zstd_level <= 19, "zstd_level", config.zstd_level)
     read_block_size_log2(config.block_size_log2)
@@ -978,6 +981,7 @@ class Verifier:
         self.state = self.try_to("gc.state", self.store.state)
         self.quarantine = self.try_to("quarantine/places", self.store.quarantine) or set()
         self.check_names()
+        self.try_to("tegula.store.copy", self.check_config_copy)
         with redirect_stderr(io.StringIO()):  # what is damaged is said below
             self.places = self.try_to("quarantine/places", self.store.places) or {}
         for number in self.store.segment_numbers():
@@ -1005,13 +1009,18 @@ class Verifier:
             self.damage(file, damage)
             return None
 
+    def check_config_copy(self):
+        if "tegula.store.copy" in self.store.names(".") or self.store.config.has_copy:
+            copy = read_store_config(self.store.read("tegula.store.copy"))
+            need(copy == self.store.config, "Field", "it does not say what tegula.store says", "copy")
+
     def check_names(self):
         known = {
             "segments": [SEGMENT_FILE, OPEN_FILE], "layers": [LAYER_FILE], "images": [re.compile(r"\.image$")],
             "index": [RUN_FILE, SKETCH_FILE], "tmp": [RANDOM_FILE], "locks": [LOCK_FILE],
         }
         for name in self.store.names("."):
-            if name not in ("tegula.store", "gc.state", *DIRECTORIES):
+            if name not in ("tegula.store", "tegula.store.copy", "gc.state", *DIRECTORIES):
                 self.note(name, "no file of a store has this name")
         for directory in DIRECTORIES:
             for name in self.store.names(directory):

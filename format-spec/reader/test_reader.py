@@ -417,6 +417,17 @@ class ACopyOfTheStore(unittest.TestCase):
         found = {finding["file"]: finding["message"] for finding in self.verify()}
         self.assertIn("1 blocks stand only in condemned segments", found["images/roof repaired.image"])
 
+    def test_a_copy_of_the_configuration_is_to_be_there_and_to_say_the_same(self):
+        copy = self.file("tegula.store.copy")
+        self.assertEqual(self.verify(), [])
+        other = maker.store_config(bytes(16), maker.LOG2, 3, maker.CREATED, prefix_frames=True, has_copy=True)
+        for damaged in [other, copy.read_bytes()[:-1], None]:
+            copy.unlink() if damaged is None else copy.write_bytes(damaged)
+            self.assertEqual([finding["file"] for finding in self.verify()], ["tegula.store.copy"])
+        old = maker.store_config(maker.STORE_ID, maker.LOG2, 3, maker.CREATED, prefix_frames=True)
+        self.file("tegula.store").write_bytes(old)
+        self.assertEqual(self.verify(), [])
+
     def test_a_store_without_prefix_frames_has_none(self):
         self.file("tegula.store").write_bytes(maker.store_config(maker.STORE_ID, maker.LOG2, 3, maker.CREATED))
         self.assertIn("bases", " ".join(finding["message"] for finding in self.verify()))

@@ -18,6 +18,7 @@ pub fn store_config() -> Vec<Vec<u8>> {
         block_size: BlockSize::from_log2(log2).unwrap(),
         zstd_level,
         prefix_frames,
+        has_copy: prefix_frames,
         created_at_us: -1,
     };
     let mut seeds: Vec<_> = [(12, 1, false), (16, -7, true), (22, 19, false)]

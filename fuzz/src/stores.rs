@@ -44,8 +44,13 @@ pub fn store_file(data: &[u8]) {
     if damage == Damage::Resealed {
         reseal_file(&mut files, &path);
     }
-    let Ok((_, engine)) = world::open(&files) else {
-        return;
+    let engine = match world::open(&files) {
+        Ok((_, engine)) => engine,
+        // Without its configuration.
+        Err(_) => match world::open_to_repair(&files) {
+            Ok(engine) => engine,
+            Err(_) => return,
+        },
     };
     let listed = engine.list();
     let found = engine.verify(Depth::Full, &[], Task::unattended());

@@ -96,7 +96,7 @@ pub(crate) fn files_of(storage: &MemoryStorage) -> Files {
         let bytes = file.read_at(0, length).wait().unwrap().to_vec();
         (path.as_str().to_owned(), bytes)
     };
-    let mut files: Files = ["tegula.store", "gc.state"]
+    let mut files: Files = ["tegula.store", "tegula.store.copy", "gc.state"]
         .map(|path| read(StorePath::new(path)))
         .into();
     for directory in ["segments", "index", "layers", "images", "quarantine"] {
@@ -113,6 +113,12 @@ pub(crate) fn open(files: &Files) -> Result<(MemoryStorage, Engine), StoreError>
     let storage = storage_of(files);
     let store = Store::open(environment(&storage, 2))?;
     Ok((storage, Engine::new(store, Workers::Inline)))
+}
+
+/// Opens the store that files make up as repair does.
+pub(crate) fn open_to_repair(files: &Files) -> Result<Engine, StoreError> {
+    let (store, _) = Store::open_to_repair(environment(&storage_of(files), 3))?;
+    Ok(Engine::new(store, Workers::Inline))
 }
 
 pub(crate) fn name(text: &str) -> ImageName {

@@ -119,6 +119,25 @@ impl Engine {
         ))
     }
 
+    /// Opens the store in a directory to repair it: a configuration that is lost or damaged, without which no store opens
+    /// otherwise, is made again. Also returns a remark for people, if there is one, and what was done; see
+    /// [`RepairReport::after`].
+    ///
+    /// # Errors
+    /// As for [`Self::open`], if nothing tells what the store was made with.
+    pub fn open_to_repair(
+        path: &Path,
+        backend: BackendPreference,
+    ) -> Result<(Self, Option<String>, RepairReport), EngineError> {
+        let failed = |source| EngineError::Directory {
+            path: path.to_owned(),
+            source,
+        };
+        let (storage, remark) = open_storage(path, backend).map_err(failed)?;
+        let (store, report) = Store::open_to_repair(Environment::of_system(storage))?;
+        Ok((Self::new(store, Workers::Pool), remark, report))
+    }
+
     /// Wraps an open store.
     pub fn new(store: Store, workers: Workers) -> Self {
         Self {

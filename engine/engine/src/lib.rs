@@ -58,6 +58,6 @@ pub use tegula_io::{
     Backend, BackendPreference, Buffer, Clock, FileKind, SourceError, SystemClock, TargetError,
 };
 pub use tegula_store::{
-    CollectOptions, Collection, Depth, Environment, Finding, Folded, InitOptions, Optimization,
-    OptimizeOptions, RepairReport, STACK_DEPTH_MAX, Store, StoreError, Verification,
+    CollectOptions, Collection, ConfigSource, Depth, Environment, Finding, Folded, InitOptions,
+    Optimization, OptimizeOptions, RepairReport, STACK_DEPTH_MAX, Store, StoreError, Verification,
 };

@@ -17,6 +17,9 @@ pub const ZSTD_LEVEL_MAX: i32 = 19;
 /// The bit of the refuse mask that says that chunks may be frames with other chunks as their prefix.
 const PREFIX_FRAMES: u32 = 1;
 
+/// The bit of the ignore mask that says that the store has a copy of this file.
+const HAS_COPY: u32 = 1;
+
 /// A store's random identity. Segments carry it, so that one cannot stray into another store.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct StoreId([u8; 16]);
@@ -45,7 +48,7 @@ impl fmt::Debug for StoreId {
     }
 }
 
-/// The configuration of a store. Written once, never changed.
+/// The configuration of a store. Written once, and a second time beside it; never changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreConfig {
     /// Which store this is.
@@ -56,6 +59,8 @@ pub struct StoreConfig {
     pub zstd_level: i32,
     /// Whether chunks may be stored as frames that have other chunks as their prefix.
     pub prefix_frames: bool,
+    /// Whether the store was made with a copy of its configuration: one that is missing is then a loss.
+    pub has_copy: bool,
     /// When it was made, microseconds since 1970-01-01 UTC.
     pub created_at_us: i64,
 }
@@ -87,7 +92,7 @@ impl StoreConfig {
         };
         let features = Features {
             refuse: if self.prefix_frames { PREFIX_FRAMES } else { 0 },
-            ..Features::default()
+            ignore: if self.has_copy { HAS_COPY } else { 0 },
         };
         envelope::encode_with_features(KIND, features, &body)
     }
@@ -112,6 +117,7 @@ impl StoreConfig {
             block_size: BlockSize::decode(body.block_size_log2, KIND.what)?,
             zstd_level: body.zstd_level,
             prefix_frames: features.refuse & PREFIX_FRAMES != 0,
+            has_copy: features.ignore & HAS_COPY != 0,
             created_at_us: body.created_at_us,
         })
     }

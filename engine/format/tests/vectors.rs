@@ -107,6 +107,7 @@ fn store_config(bytes: &[u8]) -> Reading {
         "block_size_log2": config.block_size.log2(),
         "zstd_level": config.zstd_level,
         "prefix_frames": config.prefix_frames,
+        "has_copy": config.has_copy,
         "created_at_us": config.created_at_us,
     });
     Ok((fields, config.encode()))
@@ -673,6 +674,8 @@ fn the_example_store_reads_as_its_index_says() {
     let store = &index["store"];
     let config = StoreConfig::decode(&bytes_of("store/tegula.store")).expect("a configuration");
     assert_eq!(config.id.to_string(), text(store, "id"));
+    let copy = StoreConfig::decode(&bytes_of("store/tegula.store.copy"));
+    assert_eq!(copy, Ok(config));
     let state = GcState::decode(&bytes_of("store/gc.state")).expect("a collection state");
     for (number, rows) in store["segments"].as_object().expect("segments") {
         let number = SegmentNumber::new(number.parse().expect("a number"));

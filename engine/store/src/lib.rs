@@ -9,6 +9,7 @@
 mod base_cache;
 mod codec;
 mod collect;
+mod config;
 mod difference;
 mod environment;
 mod error;
@@ -48,7 +49,7 @@ pub use ingest::{Ingest, IngestTotals, NewImage};
 pub use layer::{IdTable, Ids, Layer};
 pub use mark::{LiveSet, SegmentTables};
 pub use prefix::compress_with_bases;
-pub use repair::{RepairReport, Repairs};
+pub use repair::{ConfigSource, RepairReport, Repairs};
 pub use segment::{SEGMENT_TARGET_BYTES, SegmentTable};
 pub use session::{FileBytes, Session};
 pub use similar::{FramePlan, NewChunk};

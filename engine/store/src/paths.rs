@@ -22,6 +22,11 @@ pub(crate) fn config() -> StorePath {
     StorePath::new("tegula.store")
 }
 
+/// The second file that says what the store was made with.
+pub(crate) fn config_copy() -> StorePath {
+    StorePath::new("tegula.store.copy")
+}
+
 pub(crate) fn gc_state() -> StorePath {
     StorePath::new("gc.state")
 }

@@ -3,9 +3,12 @@
 //! It only adds. A damaged file is moved aside, never deleted; a damaged chunk is put in quarantine, which makes
 //! everybody treat it as absent, so that whoever brings it again heals the images that need it.
 
+mod config;
 mod layers;
 mod records;
 mod state;
+
+pub use config::ConfigSource;
 
 use crate::recover::FoundRecord;
 use crate::segment::{SegmentTable, list_sealed};
@@ -46,10 +49,24 @@ pub struct RepairReport {
     pub restored_layers: Vec<String>,
     /// Whether the collection state or the quarantine list could not be read and was begun anew.
     pub state_restored: bool,
+    /// What the store's configuration was made again from, if it was lost or damaged.
+    pub config_restored: Option<ConfigSource>,
+    /// Whether the configuration's copy was lost or damaged, and was made again.
+    pub config_copy_restored: bool,
     /// Whether the index was made anew.
     pub index_rebuilt: bool,
     /// What is still wrong.
     pub remaining: Vec<Finding>,
+}
+
+impl RepairReport {
+    /// Adds what was done when the store was opened to be repaired.
+    pub fn after(mut self, opening: Self) -> Self {
+        self.config_restored = opening.config_restored;
+        let later = std::mem::replace(&mut self.quarantined_files, opening.quarantined_files);
+        self.quarantined_files.extend(later);
+        self
+    }
 }
 
 impl Store {
@@ -70,6 +87,7 @@ impl Store {
         };
         let mut report = RepairReport::default();
         self.restore_state(&mut report)?;
+        self.restore_config_copy(&mut report)?;
         let mut damage = self.begin()?.verify(Depth::Full, &[], progress)?.damage;
         self.look_again(&mut damage)?;
         self.put_in_quarantine(&damage, &mut report)?;

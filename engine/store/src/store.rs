@@ -1,6 +1,6 @@
 //! A store: made once, opened to begin sessions.
 
-use crate::{Environment, Session, StoreError, files, paths};
+use crate::{Environment, Session, StoreError, config, files, paths};
 use std::io;
 use std::sync::Arc;
 use tegula_format::{BlockSize, GcState, StoreConfig, StoreId};
@@ -30,8 +30,8 @@ impl Default for InitOptions {
 /// An open store. Cheap to clone; holds no lock: those belong to a [`Session`].
 #[derive(Debug, Clone)]
 pub struct Store {
-    environment: Arc<Environment>,
-    config: StoreConfig,
+    pub(crate) environment: Arc<Environment>,
+    pub(crate) config: StoreConfig,
 }
 
 impl Store {
@@ -73,15 +73,11 @@ impl Store {
             block_size: options.block_size,
             zstd_level: options.zstd_level,
             prefix_frames: options.prefix_frames,
+            has_copy: true,
             created_at_us: environment.clock.now_us(),
         };
         // Last, so that a directory with this file is a whole store.
-        files::publish(
-            &environment,
-            &paths::config(),
-            &config.encode(),
-            Existing::Refuse,
-        )?;
+        config::publish(&environment, &config)?;
         Ok(Self {
             environment: Arc::new(environment),
             config,
@@ -91,11 +87,10 @@ impl Store {
     /// Opens the store in a directory.
     ///
     /// # Errors
-    /// [`StoreError::NotAStore`] if there is none; [`StoreError::NeedsNewerProgram`] for a later format.
+    /// [`StoreError::NotAStore`] if there is none; [`StoreError::Corrupt`] if its configuration is damaged, or lost from a
+    /// store that holds something; [`StoreError::NeedsNewerProgram`] for a later format.
     pub fn open(environment: Environment) -> Result<Self, StoreError> {
-        let path = paths::config();
-        let bytes = files::read_if_present(&environment, &path)?.ok_or(StoreError::NotAStore)?;
-        let config = StoreConfig::decode(&bytes).map_err(StoreError::corrupt(&path))?;
+        let config = config::read(&environment)?;
         Ok(Self {
             environment: Arc::new(environment),
             config,
@@ -169,8 +164,16 @@ fn refuse_occupied(environment: &Environment) -> Result<(), StoreError> {
             found: "it is a tegula store already".to_owned(),
         });
     }
-    let ours =
-        |name: &str| paths::DIRECTORIES.contains(&name) || name == paths::gc_state().as_str();
+    // Another configuration would make strangers of all the segments there are.
+    if config::holds_something(environment) {
+        return Err(StoreError::NotEmpty {
+            found: "it is a tegula store that has lost its tegula.store".to_owned(),
+        });
+    }
+    let files = [paths::gc_state(), paths::config_copy()];
+    let ours = |name: &str| {
+        paths::DIRECTORIES.contains(&name) || files.iter().any(|file| file.as_str() == name)
+    };
     match entries.iter().find(|entry| !ours(&entry.name)) {
         Some(stranger) => Err(StoreError::NotEmpty {
             found: format!("the directory holds {:?}", stranger.name),

@@ -4,6 +4,7 @@ mod foreign;
 mod images;
 mod runs;
 
+use crate::config::CopyState;
 use crate::segment::{SegmentTable, list_sealed};
 use crate::{LiveSet, Session, StoreError, parallel, paths, sketches};
 use runs::RunCheck;
@@ -108,6 +109,12 @@ impl Session {
                 self.verify_places(&needed, trusted, &mut result)?;
                 for (path, error) in sketches::damaged(self.environment())? {
                     result.damage.index = true;
+                    result.findings.push(Finding {
+                        derived: true,
+                        ..finding(&path, &error)
+                    });
+                }
+                if let CopyState::Damaged(path, error) = self.check_config_copy()? {
                     result.findings.push(Finding {
                         derived: true,
                         ..finding(&path, &error)

@@ -8,7 +8,7 @@ use crate::usage;
 use clap::error::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use tegula_engine::{BackendPreference, Engine, EngineError};
+use tegula_engine::{BackendPreference, Engine, EngineError, RepairReport};
 
 /// What stands before every command, made ready for use.
 #[derive(Debug)]
@@ -79,6 +79,14 @@ impl Context {
     /// Opens the store.
     pub(crate) fn open(&self) -> Result<Engine, Failure> {
         Ok(self.open_at(self.needed_store_path()?)?)
+    }
+
+    /// Opens the store to repair it; also returns what was already done for that.
+    pub(crate) fn open_to_repair(&self) -> Result<(Engine, RepairReport), Failure> {
+        let path = self.needed_store_path()?;
+        let (engine, remark, report) = Engine::open_to_repair(path, self.backend)?;
+        self.remark(remark);
+        Ok((engine, report))
     }
 
     /// Opens a store in any directory.

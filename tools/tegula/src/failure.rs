@@ -279,7 +279,7 @@ fn store_hint(error: &StoreError) -> Option<&'static str> {
             kind => return system_hint(kind),
         },
         StoreError::Corrupt { path, .. } if path.name() == "tegula.store" => {
-            "it cannot be made again, and never changes: bring it back from a copy of the store"
+            "`tegula repair` makes it again, from tegula.store.copy or from what the segments say; where neither tells, bring it back from a copy of the store: it never changes"
         }
         StoreError::Corrupt { .. }
         | StoreError::ChunkMissing { .. }

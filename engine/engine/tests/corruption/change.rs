@@ -236,8 +236,11 @@ pub(crate) fn misplaced_files(world: &World) -> Vec<Change> {
     let mut changes = Vec::new();
     for (at, a) in paths.iter().enumerate() {
         for b in &paths[at + 1..] {
-            let (a, b) = ((*a).clone(), (*b).clone());
-            changes.push(Change::SwapFiles { a, b });
+            // The configuration and its copy are the same: swapping them is no change.
+            if world.files[*a] != world.files[*b] {
+                let (a, b) = ((*a).clone(), (*b).clone());
+                changes.push(Change::SwapFiles { a, b });
+            }
         }
     }
     let older = world.older.iter().cloned();

@@ -191,7 +191,6 @@ fn names(error: &StoreError) -> Option<String> {
         StoreError::Corrupt { path, .. }
         | StoreError::NeedsNewerProgram { path, .. }
         | StoreError::Io { path, .. } => Some(path.to_string()),
-        StoreError::NotAStore => Some("tegula.store".to_owned()),
         StoreError::LayerMissing { id } => Some(format!("layers/{id}.layer")),
         _ => None,
     }
@@ -247,9 +246,8 @@ fn judge_findings(world: &World, change: &Change, engine: &Engine, excepted: boo
     if let Change::Flip { path, byte, .. } = change {
         complaints.extend(judge_chunk_finding(world, path, *byte, &findings));
     }
-    let derived = findings
-        .iter()
-        .find(|f| f.derived != f.path.starts_with("index/"));
+    let is_derived = |path: &str| path.starts_with("index/") || path == "tegula.store.copy";
+    let derived = findings.iter().find(|f| f.derived != is_derived(&f.path));
     complaints.extend(derived.map(|finding| format!("derived or not: {finding:?}")));
     complaints
 }
@@ -300,8 +298,9 @@ pub(crate) fn sound(world: &World) -> Complaints {
 
 /// Checks that repair from a sound copy brings back every image and leaves nothing to find.
 pub(crate) fn repair_from_a_copy(world: &World, change: &Change) -> Complaints {
-    let Some(engine) = opened(world, change) else {
-        return Vec::new();
+    let engine = match opened(world, change) {
+        Ok(engine) => engine,
+        Err(complaint) => return vec![complaint],
     };
     let (_, copy) = world::open(&world.files, 3).unwrap();
     let mut complaints = Vec::new();
@@ -323,8 +322,9 @@ pub(crate) fn repair_from_a_copy(world: &World, change: &Change) -> Complaints {
 
 /// Checks that repair without a copy, and putting every image again, leads to a sound store.
 pub(crate) fn repair_by_putting_again(world: &World, change: &Change) -> Complaints {
-    let Some(engine) = opened(world, change) else {
-        return Vec::new();
+    let engine = match opened(world, change) {
+        Ok(engine) => engine,
+        Err(complaint) => return vec![complaint],
     };
     let mut complaints = Vec::new();
     let hopeless = beyond_repair(change).is_some();
@@ -381,12 +381,11 @@ fn judge_repair(repaired: Result<RepairReport, EngineError>, hopeless: bool) -> 
     }
 }
 
-fn opened(world: &World, change: &Change) -> Option<Engine> {
+fn opened(world: &World, change: &Change) -> Result<Engine, String> {
     let mut files: Files = world.files.clone();
     change.apply(&mut files);
-    // Without its configuration a store does not open, and there is nothing to call repair on: see the README of
-    // the command line for how to put back that file, which never changes.
-    world::open(&files, 2).ok().map(|(_, engine)| engine)
+    let opened = world::open_to_repair(&files, 2);
+    opened.map_err(|error| format!("does not open to be repaired: {}", chain(&error)))
 }
 
 fn judge_clean(engine: &Engine, when: &str) -> Option<String> {

@@ -88,7 +88,7 @@ pub(crate) fn files_of(storage: &MemoryStorage) -> Files {
         let bytes = file.read_at(0, length).wait().unwrap().to_vec();
         (path.as_str().to_owned(), Arc::new(bytes))
     };
-    let mut files: Files = ["tegula.store", "gc.state"]
+    let mut files: Files = ["tegula.store", "tegula.store.copy", "gc.state"]
         .map(|path| read(StorePath::new(path)))
         .into();
     for directory in ["segments", "index", "layers", "images", "quarantine"] {
@@ -105,6 +105,13 @@ pub(crate) fn open(files: &Files, seed: u64) -> Result<(MemoryStorage, Engine), 
     let storage = storage_of(files);
     let store = Store::open(environment(&storage, seed))?;
     Ok((storage, Engine::new(store, Workers::Inline)))
+}
+
+/// Opens the store that files make up as repair does.
+pub(crate) fn open_to_repair(files: &Files, seed: u64) -> Result<Engine, StoreError> {
+    let storage = storage_of(files);
+    let (store, _) = Store::open_to_repair(environment(&storage, seed))?;
+    Ok(Engine::new(store, Workers::Inline))
 }
 
 /// One block: noise that does not compress, or a pattern that does, or zeros.

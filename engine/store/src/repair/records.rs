@@ -231,8 +231,12 @@ impl Store {
         Ok(())
     }
 
-    /// Keeps what stands in a record's place and is about to be replaced: a copy, or, if it cannot be read, the file.
-    fn keep(&self, path: &StorePath, report: &mut RepairReport) -> Result<(), StoreError> {
+    /// Keeps what stands in a place and is about to be replaced: a copy, or, if it cannot be read, the file.
+    pub(super) fn keep(
+        &self,
+        path: &StorePath,
+        report: &mut RepairReport,
+    ) -> Result<(), StoreError> {
         match files::read_whole(self.environment(), path) {
             Ok(bytes) => self.keep_copy(path, &bytes, report),
             Err(error) if error.is_bad_medium() => self.move_aside(path, report),

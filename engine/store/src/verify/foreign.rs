@@ -28,6 +28,6 @@ impl Session {
 }
 
 fn is_in_root(name: &str) -> bool {
-    let files = [paths::config(), paths::gc_state()];
+    let files = [paths::config(), paths::config_copy(), paths::gc_state()];
     paths::DIRECTORIES.contains(&name) || files.iter().any(|file| file.name() == name)
 }

@@ -11,7 +11,7 @@ use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use tegula_engine::{RepairReport, Task};
+use tegula_engine::{ConfigSource, RepairReport, Task};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -19,7 +19,8 @@ Examples:
   tegula repair --from /mnt/backup/images
 
 Without --from, the index is made anew, whole chunks are saved from damaged segments, and damaged files
-go to quarantine. With it, chunks and layers that are lost here are taken from there. Putting an image
+go to quarantine. A lost or damaged tegula.store is made again from its copy, or from what the segments
+say of it. With it, chunks and layers that are lost here are taken from there. Putting an image
 again heals it too. Exits with 3 if something is still wrong afterwards.";
 
 /// Mend what can be mended
@@ -40,6 +41,8 @@ struct Mended {
     restored_records: Vec<String>,
     restored_layers: Vec<String>,
     state_restored: bool,
+    config_restored: Option<&'static str>,
+    config_copy_restored: bool,
     index_rebuilt: bool,
     remaining: Vec<FindingFields>,
 }
@@ -54,9 +57,19 @@ impl From<RepairReport> for Mended {
             restored_records: report.restored_records,
             restored_layers: report.restored_layers,
             state_restored: report.state_restored,
+            config_restored: report.config_restored.map(word),
+            config_copy_restored: report.config_copy_restored,
             index_rebuilt: report.index_rebuilt,
             remaining: report.remaining.iter().map(FindingFields::from).collect(),
         }
+    }
+}
+
+fn word(source: ConfigSource) -> &'static str {
+    match source {
+        ConfigSource::Copy => "copy",
+        ConfigSource::Segments => "segments",
+        ConfigSource::Images => "images",
     }
 }
 
@@ -79,6 +92,14 @@ impl Report for Mended {
             anew(self.state_restored),
         );
         table.pair("index", anew(self.index_rebuilt));
+        let config = match self.config_restored {
+            None => "kept",
+            Some("copy") => "made anew from its copy",
+            Some("segments") => "made anew from the segments, at the usual zstd level",
+            Some(_) => "made anew from the images, at the usual zstd level",
+        };
+        table.pair("configuration", config);
+        table.pair("its copy", anew(self.config_copy_restored));
         let verdict = match self.remaining.len() as u64 {
             0 => "nothing is wrong any more".to_owned(),
             found => format!(
@@ -92,7 +113,7 @@ impl Report for Mended {
 
 impl Repair {
     pub(crate) fn run(&self, context: &Context) -> Result<Outcome, Failure> {
-        let engine = context.open()?;
+        let (engine, opening) = context.open_to_repair()?;
         let from = self.from.as_ref().map(|path| {
             context.open_at(path).map_err(|source| Failure::OtherStore {
                 path: path.clone(),
@@ -106,7 +127,7 @@ impl Repair {
             progress: &|done, total| progress.update(done, total),
             interrupted: &AtomicBool::new(false),
         };
-        let mended = Mended::from(engine.repair(from.as_ref(), task)?);
+        let mended = Mended::from(engine.repair(from.as_ref(), task)?.after(opening));
         drop(progress);
         let outcome = match mended.remaining.is_empty() {
             true => Outcome::Done,

@@ -118,13 +118,37 @@ fn a_damaged_index_costs_nothing_but_a_repair() {
 }
 
 #[test]
-fn damage_in_the_head_of_the_store_is_damage() {
+fn damage_in_the_head_of_the_store_is_damage_and_mended() {
     let world = World::new();
-    world.put("one", &[1]);
-    flip(&world.store().join("tegula.store"), 30);
-    world
-        .refuses(["ls"], 3, &["tegula.store", "damaged", "checksum"])
-        .hints("bring it back from a copy");
+    let one = world.put("one", &[1]);
+    let (head, copy) = ["tegula.store", "tegula.store.copy"]
+        .map(|file| world.store().join(file))
+        .into();
+    let damages: [&dyn Fn(); 3] = [
+        &|| flip(&head, 30),
+        &|| std::fs::remove_file(&head).expect("a file to remove"),
+        &|| {
+            flip(&head, 30);
+            std::fs::remove_file(&copy).expect("a file to remove");
+        },
+    ];
+    for (damage, from) in damages.into_iter().zip(["copy", "copy", "segments"]) {
+        damage();
+        for command in [&["ls"][..], &["verify"], &["show", "one"]] {
+            world
+                .refuses(command, 3, &["tegula.store", "damaged"])
+                .hints("`tegula repair` makes it again");
+        }
+        world.refuses(["init"], 1, &["it is a tegula store"]);
+        let mended = world.json(["repair"]);
+        assert_eq!(mended["config_restored"], from);
+        world.ok(["verify", "--full"]);
+        world.get_is("one", &one);
+    }
+    std::fs::remove_file(&copy).expect("a file to remove");
+    world.run(["verify"]).expect_code(3);
+    assert_eq!(world.json(["repair"])["config_copy_restored"], true);
+    world.ok(["verify"]);
 }
 
 #[test]

@@ -308,6 +308,8 @@ fn verify_gc_optimize_and_repair_have_their_keys() {
         ("restored_records", Is::List),
         ("restored_layers", Is::List),
         ("state_restored", Is::Flag),
+        ("config_restored", Is::TextOrNull),
+        ("config_copy_restored", Is::Flag),
         ("index_rebuilt", Is::Flag),
         ("remaining", Is::List),
     ];
