@@ -63,7 +63,12 @@ impl Service {
                 "only an administrator makes images for another project, or for none".to_owned(),
             ));
         }
-        let wanted = [Some(Rule::AddImage), right_to_show(image.visibility)];
+        let lineage = image.lineage.parent.as_ref().map(|_| Rule::SetLineage);
+        let wanted = [
+            Some(Rule::AddImage),
+            right_to_show(image.visibility),
+            lineage,
+        ];
         match wanted
             .into_iter()
             .flatten()

@@ -85,7 +85,7 @@ impl Transfers {
     /// # Errors
     /// [`ServiceError::NoImage`], [`ServiceError::Denied`]; [`ServiceError::Status`] if its bytes are not there.
     pub fn flatten(&self, caller: &Caller, id: &ImageId) -> Result<Image, TransferError> {
-        self.set_parent(caller, id, None)
+        self.set_parent(caller, id, (Rule::LineageFlatten, None))
     }
 
     /// Makes one of an image's ancestors its parent, as if those between had never been. They stay as they are.
@@ -99,12 +99,15 @@ impl Transfers {
         to: &ImageId,
     ) -> Result<Image, TransferError> {
         let seen = self.service.see(caller, id)?;
-        let authorized = self.service.authorize(caller, seen, Rule::ModifyImage)?;
+        let right = Rule::LineageCoalesce;
+        let authorized = self.service.authorize(caller, seen, right)?;
         self.service.check_parent(caller, to)?;
         let mut next = authorized.image().lineage.parent.clone();
         for _ in 0..GENERATIONS_MAX {
             match next {
-                Some(ancestor) if ancestor == *to => return self.set_parent(caller, id, Some(to)),
+                Some(ancestor) if ancestor == *to => {
+                    return self.set_parent(caller, id, (right, Some(to)));
+                }
                 // Who looks past an ancestor that it may not know learns nothing but the next one's id, and that only if it
                 // names it.
                 Some(ancestor) => {
@@ -122,7 +125,7 @@ impl Transfers {
         &self,
         caller: &Caller,
         id: &ImageId,
-        parent: Option<&ImageId>,
+        (right, parent): (Rule, Option<&ImageId>),
     ) -> Result<Image, TransferError> {
         let delta_bytes = match parent {
             Some(parent) => Some(self.bytes_beside(id, parent)?),
@@ -131,7 +134,7 @@ impl Transfers {
         let depth = self.depth_over(parent)?;
         let saved = self.service.in_turn(|| {
             let seen = self.service.see(caller, id)?;
-            let authorized = self.service.authorize(caller, seen, Rule::ModifyImage)?;
+            let authorized = self.service.authorize(caller, seen, right)?;
             let mut image = authorized.image().clone();
             check_active(&image)?;
             image.lineage.parent = parent.cloned();

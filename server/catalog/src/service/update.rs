@@ -72,13 +72,12 @@ impl Service {
     ) -> Result<View, ServiceError> {
         self.in_turn(|| {
             let seen = self.see(caller, id)?;
-            for change in changes {
-                if let Change::Set(Attribute::Visibility(visibility)) = change
-                    && let Some(right) = right_to_show(*visibility)
-                    && !self.allows(caller, &seen, right)
-                {
-                    return Err(ServiceError::Denied(right));
-                }
+            if let Some(right) = changes
+                .iter()
+                .filter_map(right_besides)
+                .find(|right| !self.allows(caller, &seen, *right))
+            {
+                return Err(ServiceError::Denied(right));
             }
             let authorized = self.authorize(caller, seen, Rule::ModifyImage)?;
             if changes.is_empty() {
@@ -164,6 +163,15 @@ impl Service {
         let tags = |image: &Image| image.tags.len() as u64;
         limits.check(Limited::Tags, tags(before), tags(after))?;
         Ok(())
+    }
+}
+
+/// The right that a change needs, besides that of changing the image.
+fn right_besides(change: &Change) -> Option<Rule> {
+    match change {
+        Change::Set(Attribute::Visibility(visibility)) => right_to_show(*visibility),
+        Change::Set(Attribute::Parent(_)) => Some(Rule::SetLineage),
+        Change::Set(_) | Change::Property(_) => None,
     }
 }
 
