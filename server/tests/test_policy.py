@@ -1,9 +1,13 @@
-"""The operator's policy: which rule is asked for what."""
+"""The operator's policy: which rule is asked for what, and what is left of an image that it hides."""
 
 import signal
 import time
 
 import pytest
+from support.http import OCTETS
+
+HIDES = "\"get_image\": \"role:admin or role:reader and not 'yes':%(classified)s\"\n"
+
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
@@ -102,3 +106,40 @@ def test_each_rule_is_asked(world, policy, rule, allowed, denied, call):
     call(World(world.alice, world.admin, world.bob)).expect(allowed)
     policy(f'"{rule}": "!"\n')
     call(world).expect(denied)
+
+
+def test_a_listing_does_not_tell_of_images_that_the_policy_hides(policy, carol):
+    policy(HIDES)
+    secrets, shown = [], []
+    for number in range(30):
+        # Seven shown, with more and more hidden ones between them.
+        if number in (0, 1, 3, 6, 10, 15, 21):
+            shown.append(carol.create(name=f"{number:02}")["id"])
+        else:
+            secrets.append(carol.create(name=f"{number:02}", classified="yes")["id"])
+    shown.reverse()
+    assert all(carol.get(f"/v2/images/{secret}").status == 404 for secret in secrets)
+    for limit in [1, 2, 3, 7, 8, 100]:
+        path, seen = f"/v2/images?visibility=shared&limit={limit}&sort=name:desc", []
+        while path:
+            answer = carol.get(path).expect(200)
+            page = answer.json()
+            assert not any(secret.encode() in answer.body for secret in secrets), answer
+            # As if there were no others: a page goes on if it is full.
+            assert len(page["images"]) == min(limit, len(shown) - len(seen))
+            assert ("next" in page) == (len(page["images"]) == limit)
+            seen += [image["id"] for image in page["images"]]
+            path = page.get("next")
+        assert seen == shown, f"in pages of {limit}"
+    # What is hidden is as good a marker as what never was.
+    never = "7b1c6f0e-3a52-4c55-9d0b-8f1d2c3b4a59"
+    answers = [carol.get(f"/v2/images?marker={marker}").expect(400).body.replace(marker.encode(), b"") for marker in (secrets[0], never)]
+    assert answers[0] == answers[1]
+    assert [image["id"] for image in carol.list(f"visibility=shared&sort=name:desc&marker={shown[3]}")] == shown[4:]
+
+
+def test_bytes_cannot_be_sent_to_an_image_that_the_policy_hides(policy, alice):
+    image_id = alice.create(classified="yes")["id"]
+    policy(HIDES)
+    for call in ["file", "stage"]:
+        alice.request("PUT", f"/v2/images/{image_id}/{call}", b"x", headers={"Content-Type": OCTETS}).expect(404)

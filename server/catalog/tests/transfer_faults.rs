@@ -93,8 +93,12 @@ impl Catalog for Faulty {
         self.call(|catalog| catalog.save_within(image, project_bytes))
     }
 
-    fn list(&self, query: &ImageQuery) -> Result<Vec<Image>, CatalogError> {
-        self.call(|catalog| catalog.list(query))
+    fn list(
+        &self,
+        query: &ImageQuery,
+        shown: &dyn Fn(&Image) -> bool,
+    ) -> Result<Vec<Image>, CatalogError> {
+        self.call(|catalog| catalog.list(query, shown))
     }
 
     fn in_status(&self, statuses: &[ImageStatus]) -> Result<Vec<Image>, CatalogError> {

@@ -22,20 +22,50 @@ use tegula_domain::query::{
 };
 use tegula_domain::{Image, ImageId, MemberStatus, Timestamp, Visibility};
 
-/// One page of images.
+/// How many images at least are looked at in one go, once some of a page were passed over.
+const PASSED_OVER: u32 = 256;
+
+/// One page of the images that `shown` is true of.
+///
+/// Those it is not true of are passed over here and not by the caller, for a page that is short but goes on, or that goes on
+/// after an image which is not in it, would tell how many there are and which.
 pub(super) fn page(
     session: &mut dyn Session,
     query: &ImageQuery,
+    shown: &dyn Fn(&Image) -> bool,
 ) -> Result<Vec<Image>, CatalogError> {
     let order = order(&query.sort);
-    let marker = match &query.marker {
-        Some(id) => Some(marker(session, id, &query.scope, &order)?),
+    let mut after = match &query.marker {
+        Some(id) => Some(shown_marker(session, id, &query.scope, &order, shown)?),
         None => None,
     };
     if query.limit == 0 || query.filters.iter().any(selects_nothing) {
         return Ok(Vec::new());
     }
-    let (statement, parameters) = statement(session.dialect(), query, &order, marker.as_deref());
+    let wanted = usize::try_from(query.limit).unwrap_or(usize::MAX);
+    let (mut images, mut limit) = (Vec::new(), query.limit);
+    loop {
+        let run = run(session, (query, limit), &order, after.as_deref())?;
+        let ends = run.len() < usize::try_from(limit).unwrap_or(usize::MAX);
+        let keys: Vec<i64> = run.iter().map(|(key, _)| *key).collect();
+        after = run.into_iter().next_back().map(|(_, values)| values);
+        images.extend(fetch(session, &keys)?.into_iter().filter(shown));
+        if ends || images.len() >= wanted {
+            images.truncate(wanted);
+            return Ok(images);
+        }
+        limit = limit.max(PASSED_OVER);
+    }
+}
+
+/// Up to `limit` images that fit and follow, in order: their keys, and what they are sorted by.
+fn run(
+    session: &mut dyn Session,
+    (query, limit): (&ImageQuery, u32),
+    order: &[(SortKey, Direction)],
+    after: Option<&[Value]>,
+) -> Result<Vec<(i64, Vec<Value>)>, CatalogError> {
+    let (statement, parameters) = statement(session.dialect(), (query, limit), order, after);
     if statement.is_empty() {
         return Ok(Vec::new()); // there is nothing that this caller may list so
     }
@@ -44,10 +74,9 @@ pub(super) fn page(
         .into_iter()
         .map(|mut row| Ok((row.integer("images.key")?, row.rest())))
         .collect::<Result<Vec<(i64, Vec<Value>)>, CatalogError>>()?;
-    found.sort_unstable_by(|(_, left), (_, right)| compare(left, right, &order));
-    found.truncate(usize::try_from(query.limit).unwrap_or(usize::MAX));
-    let keys: Vec<i64> = found.into_iter().map(|(key, _)| key).collect();
-    fetch(session, &keys)
+    found.sort_unstable_by(|(_, left), (_, right)| compare(left, right, order));
+    found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    Ok(found)
 }
 
 /// Whether no image that is kept can fulfil it.
@@ -112,6 +141,22 @@ const fn column(key: SortKey) -> &'static str {
         SortKey::Id => "images.id",
         SortKey::CreatedAt => "images.created_at",
         SortKey::UpdatedAt => "images.updated_at",
+    }
+}
+
+/// The same of a marker that `shown` must be true of; one that is deleted, which only administrators may continue after, is
+/// not looked at.
+fn shown_marker(
+    session: &mut dyn Session,
+    id: &ImageId,
+    scope: &ListScope,
+    order: &[(SortKey, Direction)],
+    shown: &dyn Fn(&Image) -> bool,
+) -> Result<Vec<Value>, CatalogError> {
+    let values = marker(session, id, scope, order)?;
+    match rows::find(session, id, false)? {
+        Some(found) if !shown(&found.image) => Err(CatalogError::NoMarker(id.clone())),
+        _ => Ok(values),
     }
 }
 
@@ -194,7 +239,7 @@ fn kinds(scope: &ListScope) -> Vec<Kind<'_>> {
 /// The statement of a page: its scans, one after the other.
 pub(super) fn statement(
     dialect: Dialect,
-    query: &ImageQuery,
+    (query, limit): (&ImageQuery, u32),
     order: &[(SortKey, Direction)],
     marker: Option<&[Value]>,
 ) -> (String, Vec<Value>) {
@@ -209,7 +254,7 @@ pub(super) fn statement(
     };
     for kind in kinds(&query.scope) {
         for range in &ranges {
-            text.scan(query, kind, order, *range);
+            text.scan((query, limit), kind, order, *range);
         }
     }
     (text.statement, text.parameters)
@@ -247,7 +292,7 @@ impl Text {
 
     fn scan(
         &mut self,
-        query: &ImageQuery,
+        (query, limit): (&ImageQuery, u32),
         kind: Kind<'_>,
         order: &[(SortKey, Direction)],
         range: Option<(usize, &[Value])>,
@@ -302,7 +347,7 @@ impl Text {
             });
         }
         self.push(" LIMIT ");
-        self.parameter(query.limit);
+        self.parameter(limit);
         write!(self.statement, ") AS scan{number}")
             .expect("because a string takes all that is written");
     }

@@ -130,11 +130,16 @@ pub trait Catalog: fmt::Debug + Send + Sync {
     /// [`CatalogError::Limit`], and those of [`Self::save`].
     fn save_within(&self, image: &Image, project_bytes: u64) -> Result<u64, CatalogError>;
 
-    /// One page of images.
+    /// One page of the images that `shown` is true of; the others are as if they were not there, as a marker too. The page is
+    /// full unless nothing follows it, however many are passed over for it.
     ///
     /// # Errors
     /// [`CatalogError::NoMarker`] if the marker is no image that this caller could have listed with some query.
-    fn list(&self, query: &ImageQuery) -> Result<Vec<Image>, CatalogError>;
+    fn list(
+        &self,
+        query: &ImageQuery,
+        shown: &dyn Fn(&Image) -> bool,
+    ) -> Result<Vec<Image>, CatalogError>;
 
     /// Images in one of these states, oldest first: for a start after a crash and for work in the background.
     ///

@@ -126,7 +126,12 @@ pub(super) fn page(session: &mut dyn Session, query: &ImageQuery) -> (String, Ve
         .marker
         .as_ref()
         .map(|id| marker(session, id, &query.scope, &order).unwrap());
-    statement(session.dialect(), query, &order, marker.as_deref())
+    statement(
+        session.dialect(),
+        (query, query.limit),
+        &order,
+        marker.as_deref(),
+    )
 }
 
 /// What one session says of a statement.

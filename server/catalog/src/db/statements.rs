@@ -44,8 +44,12 @@ impl<B: Backend> Catalog for Database<B> {
         })
     }
 
-    fn list(&self, query: &ImageQuery) -> Result<Vec<Image>, CatalogError> {
-        self.0.read(|session| listing::page(session, query))
+    fn list(
+        &self,
+        query: &ImageQuery,
+        shown: &dyn Fn(&Image) -> bool,
+    ) -> Result<Vec<Image>, CatalogError> {
+        self.0.read(|session| listing::page(session, query, shown))
     }
 
     fn in_status(&self, statuses: &[ImageStatus]) -> Result<Vec<Image>, CatalogError> {

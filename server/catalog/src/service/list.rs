@@ -29,12 +29,12 @@ pub struct ListRequest {
 pub struct Page {
     /// The images that the caller may see.
     pub images: Vec<View>,
-    /// The last image of the page, whether it may be seen or not, if the page is full: the next one begins after it.
+    /// The last image of the page, if the page is full: the next one begins after it.
     pub next: Option<ImageId>,
 }
 
 impl Service {
-    /// One page of the images that the caller asks for and may see.
+    /// One page of the images that the caller asks for and may see. Those that the policy hides leave no gap in it.
     ///
     /// A condition on a property that the caller may not read is fulfilled by nothing: otherwise the answer would tell its
     /// value.
@@ -44,12 +44,12 @@ impl Service {
     pub fn list(&self, caller: &Caller, request: ListRequest) -> Result<Page, ServiceError> {
         self.authorize_generally(caller, Rule::GetImages)?;
         let query = self.query(caller, request);
-        let found = self.catalog.list(&query)?;
+        let may_list = |image: &Image| self.may_list(caller, image, query.scope.admin);
+        let found = self.catalog.list(&query, &may_list)?;
         let full = found.len() as u64 >= u64::from(query.limit);
         let next = found.last().filter(|_| full).map(|image| image.id.clone());
         let images = found
             .into_iter()
-            .filter(|image| self.may_list(caller, image, query.scope.admin))
             .map(|image| self.view(caller, image))
             .collect();
         Ok(Page { images, next })

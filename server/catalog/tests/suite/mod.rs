@@ -49,6 +49,7 @@ macro_rules! conformance {
             cases::projects_keep_to_their_bytes_when_many_images_arrive,
             cases::pages_follow_one_another_without_gap_or_overlap,
             cases::a_marker_must_be_one_that_the_caller_could_see,
+            cases::images_that_are_not_shown_leave_no_gap_in_a_page,
             cases::limits_and_filters_that_select_nothing_give_empty_pages,
             cases::a_filter_takes_thousands_of_values,
             cases::the_store_that_was_noted_first_stays_until_it_is_forgotten,

@@ -82,7 +82,11 @@ impl Catalog for Model {
         self.save(image)
     }
 
-    fn list(&self, query: &ImageQuery) -> Result<Vec<Image>, CatalogError> {
+    fn list(
+        &self,
+        query: &ImageQuery,
+        shown: &dyn Fn(&Image) -> bool,
+    ) -> Result<Vec<Image>, CatalogError> {
         let images = self.0.lock().unwrap();
         let mut found: Vec<&Image> = images
             .values()
@@ -93,6 +97,7 @@ impl Catalog for Model {
                 ) && image.hidden == query.scope.hidden
                     && in_scope(image, members, &query.scope)
                     && query.filters.iter().all(|filter| fulfils(image, filter))
+                    && shown(image)
             })
             .map(|(image, _)| image)
             .collect();
@@ -101,7 +106,9 @@ impl Catalog for Model {
             let (marker, _) = images
                 .get(&marker.lower_case())
                 .filter(|(image, members)| {
-                    image.id == *marker && may_be_marker(image, members, &query.scope)
+                    image.id == *marker
+                        && may_be_marker(image, members, &query.scope)
+                        && (image.status == ImageStatus::Deleted || shown(image))
                 })
                 .ok_or_else(|| CatalogError::NoMarker(marker.clone()))?;
             found.retain(|image| compare(image, marker, &query.sort) == Ordering::Greater);

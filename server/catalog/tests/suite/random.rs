@@ -282,7 +282,9 @@ pub(crate) fn operations_and_listings_agree_with_the_model(world: &World) {
     for step in 0..OPERATIONS {
         let operation = strategy.new_tree(&mut runner).unwrap().current();
         if let Operation::List(query) = &operation {
-            listed += model.list(query).map_or(0, |images| images.len());
+            listed += model
+                .list(query, &|_| true)
+                .map_or(0, |images| images.len());
         }
         if let Err(error) = run(catalog, &model, &operation) {
             panic!("step {step} of TEGULA_SEED={seed}: {operation:#?}: {error}");
@@ -319,7 +321,12 @@ fn run(catalog: &dyn Catalog, model: &Model, operation: &Operation) -> Result<()
             catalog.remove_member(id, project),
             model.remove_member(id, project),
         ),
-        Operation::List(query) => agree(catalog.list(query), model.list(query)),
+        Operation::List(query) => {
+            let all = |_: &Image| true;
+            agree(catalog.list(query, &all), model.list(query, &all))?;
+            let some = |image: &Image| image.min_ram != 1;
+            agree(catalog.list(query, &some), model.list(query, &some))
+        }
         Operation::Others(id, project, statuses) => {
             agree(catalog.members(id), model.members(id))?;
             agree(catalog.member(id, project), model.member(id, project))?;
