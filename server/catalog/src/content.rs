@@ -226,7 +226,7 @@ fn named(record: &ImageRecord) -> Option<Named> {
 pub(crate) fn is_full(error: &EngineError) -> bool {
     matches!(
         error,
-        EngineError::Store(StoreError::Io { source, .. })
+        EngineError::Store(StoreError::Io { source, .. }) | EngineError::WriteTarget { source, .. }
             if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
     )
 }

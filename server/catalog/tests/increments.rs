@@ -24,7 +24,7 @@ struct World {
     transfers: Transfers,
     catalog: Arc<dyn Catalog>,
     owner: Caller,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 fn transfers(catalog: &Arc<dyn Catalog>, engine: &Engine) -> Transfers {
@@ -55,7 +55,7 @@ impl World {
             transfers: transfers(&catalog, &engine),
             catalog,
             owner: Caller::new("user", "project", ["reader", "member"]),
-            _directory: directory,
+            directory,
         }
     }
 
@@ -472,4 +472,35 @@ fn what_an_increment_is_said_to_add_does_not_tell_what_others_have_stored() {
         })
         .collect();
     assert_eq!(said, [Some(BLOCK as u64); 4]);
+}
+
+#[test]
+fn a_directory_that_takes_nothing_is_the_operators_to_know() {
+    let world = World::new();
+    let parent = world.put(&[1; BLOCK], None);
+    let child = world.create(Some(&parent));
+    let store = world.directory.path().join("store");
+    let (engine, _) = Engine::open(&store, BackendPreference::Blocking).unwrap();
+    let settings = TransferSettings {
+        gather_in: world.directory.path().join("nowhere"),
+        ..TransferSettings::default()
+    };
+    let service = world.transfers.service().clone();
+    let transfers = Transfers::new(service, Content::new(engine), settings);
+    let increment = Increment {
+        form: IncrementForm::Qcow2,
+        parent_hash: None,
+    };
+    let announced = Announced::default();
+    let error = transfers
+        .upload_increment(&world.owner, &child, increment, announced, &mut &b"QFI"[..])
+        .unwrap_err();
+    assert!(matches!(error, TransferError::Store(_)), "{error:?}");
+    assert_eq!(world.image(&child).status, ImageStatus::Queued);
+    // What was gathered where it can be is not a qcow2 file, and that is the client's to know.
+    let error = world
+        .transfers
+        .upload_increment(&world.owner, &child, increment, announced, &mut &b"QFI"[..])
+        .unwrap_err();
+    assert!(matches!(error, TransferError::Increment(_)), "{error:?}");
 }

@@ -207,6 +207,7 @@ impl<'a> Ready<'a> {
 fn transfers(config: &Config, service: &Service, engine: Engine) -> Transfers {
     let settings = TransferSettings {
         store: config.store.id.clone(),
+        gather_in: config.store.path.clone(),
         ..TransferSettings::default()
     };
     Transfers::new(service.clone(), Content::new(engine), settings)

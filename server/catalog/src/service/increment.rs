@@ -9,14 +9,17 @@
 //! is known at once, its MD5 and other hash only when all of it was read: that is done later (`late_hashes`).
 
 use super::ServiceError;
-use super::ingest::Expected;
+use super::ingest::{Expected, read_full};
 use super::late_hashes::for_each_piece;
 use super::transfer::{TransferError, Transfers};
 use super::upload::Announced;
 use crate::content::{Part, name_of};
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use tegula_domain::inspect::Inspector;
 use tegula_domain::policy::Rule;
@@ -171,10 +174,11 @@ impl Transfers {
                     .map(|applied| applied.record)
             }
             IncrementForm::Qcow2 => {
-                let file = gather(source).map_err(|error| source.explain(error))?;
+                let file = gather(source, &self.settings.gather_in)?;
                 let request = PutFile {
                     name,
-                    path: file.path(),
+                    // Opened by what the process has open: it has no other name.
+                    path: &PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())),
                     parent: Some(base),
                     replace: true,
                     format: Some(DiskFormat::Qcow2),
@@ -309,12 +313,27 @@ fn refusal(error: EngineError, parent: &Image) -> TransferError {
 }
 
 /// Gathers a file of which the reader has to find its own way.
-fn gather(source: &mut Counted<'_>) -> io::Result<tempfile::NamedTempFile> {
-    let mut file = tempfile::NamedTempFile::new()?;
-    io::copy(source, &mut file)?;
-    file.flush()?;
-    Ok(file)
+fn gather(source: &mut Counted<'_>, directory: &Path) -> Result<File, TransferError> {
+    let failed = |error| {
+        TransferError::of_store(EngineError::WriteTarget {
+            name: format!("a temporary file in {}", directory.display()),
+            source: error,
+        })
+    };
+    let mut file = tempfile::tempfile_in(directory).map_err(failed)?;
+    let mut piece = vec![0; GATHER_BYTES];
+    loop {
+        let length = read_full(source, &mut piece).map_err(|error| source.explain(error))?;
+        file.write_all(piece.get(..length).unwrap_or_default())
+            .map_err(failed)?;
+        if length < GATHER_BYTES {
+            return Ok(file);
+        }
+    }
 }
+
+/// How much of a file is gathered at a time.
+const GATHER_BYTES: usize = 256 << 10;
 
 /// Bytes that are counted as they come, and why there were no more.
 struct Counted<'a> {

@@ -201,7 +201,7 @@ fn hand_over(takers: &[SyncSender<Message>], message: &Message) -> Result<(), St
 }
 
 /// Fills a buffer as far as the source goes.
-fn read_full(source: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
+pub(super) fn read_full(source: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         match source.read(rest) {

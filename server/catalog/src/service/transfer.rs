@@ -16,6 +16,7 @@ use crate::content::{self, Content};
 use crate::db::CatalogError;
 use crate::digests::HashAlgorithm;
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use tegula_domain::inspect::{InspectionRules, Refusal};
 use tegula_domain::{Image, ImageId};
@@ -30,6 +31,9 @@ pub struct TransferSettings {
     pub hash: HashAlgorithm,
     /// How images are judged by their bytes.
     pub inspection: InspectionRules,
+    /// Where files are gathered that are read before the store takes what is in them: without a name, so that nothing is left
+    /// of them whatever happens. Best on the store's disk.
+    pub gather_in: PathBuf,
 }
 
 impl Default for TransferSettings {
@@ -38,6 +42,7 @@ impl Default for TransferSettings {
             store: "native".to_owned(),
             hash: HashAlgorithm::Sha512,
             inspection: InspectionRules::default(),
+            gather_in: std::env::temp_dir(),
         }
     }
 }
