@@ -1,5 +1,6 @@
 """Bytes: how they are sent, what is refused, how they come back."""
 
+import base64
 import hashlib
 import http.client
 import json
@@ -86,6 +87,36 @@ def test_a_part_and_packed_bytes_are_not_taken_for_the_image(alice, call, header
     alice.request("PUT", f"/v2/images/{image_id}/{call}", b"01234", headers=headers).expect(status)
     if status != 204:
         assert alice.show(image_id)["status"] == "queued"
+
+
+def md5_headers(data):
+    """The ways to say the MD5 of a body: RFC 1864's, and that of Glance's downloads."""
+    digest = hashlib.md5(data)
+    return [base64.b64encode(digest.digest()).decode(), digest.hexdigest(), digest.hexdigest().upper()]
+
+
+@pytest.mark.parametrize("call", ["file", "stage"])
+@pytest.mark.parametrize("data", [b"", b"01234", DATA[:MIB], DATA], ids=len)
+@pytest.mark.parametrize("chunked", [False, True])
+def test_an_md5_that_is_announced_must_be_right(alice, call, data, chunked):
+    """Glance does not look at it; who sends it wants to know."""
+    image_id = alice.create()["id"]
+    body = parts(data, 65_536) if chunked else data
+
+    def send(md5):
+        headers = {"Content-Type": OCTETS, "Content-MD5": md5}
+        return alice.request("PUT", f"/v2/images/{image_id}/{call}", body, headers=headers, chunked=chunked)
+
+    for wrong in md5_headers(data + b"x"):
+        response = send(wrong).expect(400)
+        assert hashlib.md5(data).hexdigest().encode() in response.body
+        assert_untouched(alice, image_id)
+    for nonsense in ["", "x", md5_headers(data)[0][:-1], md5_headers(data)[1] + "0"]:
+        send(nonsense).expect(400)
+        assert_untouched(alice, image_id)
+    for right in md5_headers(data):
+        send(right).expect(204)
+        image_id = alice.create()["id"]
 
 
 @pytest.mark.parametrize(

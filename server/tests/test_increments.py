@@ -325,6 +325,18 @@ def test_an_overlay_of_qemu_is_an_increment_too(alice, uploaded, series, tmp_pat
     assert alice.download(image_id).body == series["v2"].read_bytes()
 
 
+def test_an_increment_has_the_md5_that_is_announced(alice, uploaded, operator, series, tmp_path):
+    overlay = qemu_overlay(tmp_path, series["v1"], series["v2"]).read_bytes()
+    for kind, data in [(DELTA, operator.delta("v1", "v2")), (QCOW2, overlay)]:
+        image_id = alice.create(os_parent_id=uploaded["v1"]["id"])["id"]
+        wrong = {"Content-Type": kind, "Content-MD5": hashlib.md5(b"other bytes").hexdigest()}
+        alice.upload(image_id, data, headers=wrong).expect(400)
+        assert alice.show(image_id)["status"] == "queued"
+        right = wrong | {"Content-MD5": hashlib.md5(data).hexdigest()}
+        alice.upload(image_id, data, headers=right).expect(204)
+        assert alice.show(image_id)["os_tree_hash"] == uploaded["v2"]["os_tree_hash"]
+
+
 def test_an_overlay_never_opens_what_it_names(alice, uploaded, tmp_path):
     """The name of its backing file is the parent's, whatever it says: nothing of that file gets into the image."""
     secret = tmp_path / "secret"

@@ -16,6 +16,7 @@ mod app;
 mod body;
 mod call;
 mod connection;
+mod content_md5;
 mod cors;
 mod dispatch;
 mod error;

@@ -2,13 +2,15 @@
 
 use crate::body::Body;
 use crate::call::{Answer, Call, done};
+use crate::content_md5::{self, CONTENT_MD5, Checked};
 use crate::error::ApiError;
 use crate::handlers::lineage;
-use crate::inflow::{self, Source};
+use crate::inflow;
 use crate::outflow::{self, Sink};
 use crate::range::{self, BadRange};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use std::io::Read;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -22,7 +24,6 @@ const OCTETS: &str = "application/octet-stream";
 const IMAGE_SIZE: HeaderName = HeaderName::from_static("x-openstack-image-size");
 /// The store that the bytes are to go to.
 const STORE: HeaderName = HeaderName::from_static("x-image-meta-store");
-const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 
 /// `PUT /v2/images/{id}/file`
 pub(crate) async fn upload(call: Call) -> Answer {
@@ -60,7 +61,7 @@ where
             &Caller,
             &ImageId,
             Announced<'_>,
-            &mut Source,
+            &mut (dyn Read + Send),
         ) -> Result<Image, TransferError>
         + Send
         + 'static,
@@ -71,7 +72,8 @@ where
     let id = call.image_id()?;
     let place = place(&call)?;
     let shared = Arc::clone(&call.shared);
-    let (pump, mut source) = inflow::source(shared.settings.stall_timeout);
+    let (pump, source) = inflow::source(shared.settings.stall_timeout);
+    let mut source = Checked::new(source, content_md5::announced(&call.head.headers)?);
     let caller = Arc::clone(&call.caller);
     let taking = tokio::task::spawn_blocking(move || {
         let announced = Announced {
@@ -80,7 +82,10 @@ where
         };
         let taken = take(&shared.transfers, &caller, &id, announced, &mut source);
         drop(place);
-        taken
+        match (taken, source.wrong()) {
+            (Err(_), Some(wrong)) => Err(wrong),
+            (taken, _) => Ok(taken?),
+        }
     });
     let (fed, taken) = tokio::join!(pump.run(call.body), taking);
     call.shared.metrics.received.fetch_add(fed, Relaxed);
