@@ -618,7 +618,26 @@ pub fn model() -> Vec<Vec<u8>> {
         vec![12, 1, 0],
     ]
     .concat();
-    vec![family, meanwhile, deep, names, Vec::new()]
+    // Blocks that differ in a byte from those before: what collection moves is stored over what else it moves.
+    let byte = |block: u8, change: u8| [1, 7, block * 16, change];
+    let resembling = [
+        put(0, &[1, 2, 3]),
+        child(1, 0, &[byte(0, 1), byte(2, 1)]),
+        put(4, &[5, 6]),
+        child(2, 1, &[byte(0, 2), byte(1, 2)]),
+        remove(0),
+        collect(255),
+        child(3, 2, &[byte(0, 4), byte(1, 4), byte(2, 4)]),
+        remove(4),
+        vec![16, 255, 4],
+        remove(1),
+        collect(255),
+        vec![19],
+        remove(2),
+        collect(255),
+    ]
+    .concat();
+    vec![family, meanwhile, deep, names, Vec::new(), resembling]
 }
 
 /// Adds the first seed as a later version of the format would begin.

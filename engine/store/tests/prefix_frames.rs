@@ -7,6 +7,7 @@
 )]
 
 use std::sync::Arc;
+use std::time::Duration;
 use tegula_format::{BlockIndex, BlockSet, BlockSize, ChunkId, ImageName, RunRow};
 use tegula_io::{Buffer, MemoryStorage, SeededRandom, Storage, StorePath, SystemClock};
 use tegula_store::{
@@ -406,4 +407,77 @@ fn four_levels_are_followed_and_a_fifth_is_not() {
             "at depth {depth}"
         );
     }
+}
+
+/// Returns how many levels of bases a chunk stands on where it is read.
+fn depth(session: &Session, id: &ChunkId) -> u32 {
+    let row = session.locate(id).unwrap();
+    let bases = session.bases_of(&row).unwrap();
+    let deepest = bases.ids().iter().map(|base| depth(session, base)).max();
+    deepest.map_or(0, |below| below + 1)
+}
+
+/// A store of chunks each of which stands on the one before, down to the deepest that can be read, in segments of their own.
+/// Those in `rewritten` share theirs with garbage, so that collection rewrites them. All are images'.
+fn chain(blocks: &[Vec<u8>], rewritten: usize) -> Store {
+    let (_, store) = store(true);
+    for (level, block) in blocks.iter().enumerate() {
+        let session = store.begin().unwrap();
+        let ingest = Ingest::begin(&session).unwrap();
+        match level.checked_sub(1).map(|below| &blocks[below]) {
+            None => store_plain(&ingest, block),
+            Some(below) => ingest.store(&framed(&ingest, block, &[below])).unwrap(),
+        }
+        if rewritten & (1 << level) != 0 {
+            store_plain(&ingest, &self::block(100 + u8::try_from(level).unwrap()));
+        }
+        publish(ingest, &format!("level-{level}"), &[block]);
+    }
+    store
+}
+
+#[test]
+fn whatever_part_of_a_chain_collection_moves_nothing_stands_deeper_than_before() {
+    let blocks: Vec<_> = (0..5).map(|n| like(&block(1), &block(2 + n))).collect();
+    let ids: Vec<_> = blocks.iter().map(|block| ChunkId::of(block)).collect();
+    let mut compressed = 0;
+    for rewritten in 1..1 << blocks.len() {
+        for recompress in [Duration::MAX, Duration::from_nanos(1), Duration::ZERO] {
+            let context = format!("{rewritten:05b} rewritten, {recompress:?}");
+            let store = chain(&blocks, rewritten);
+            let depths = || {
+                let session = store.begin().unwrap();
+                ids.iter().map(|id| depth(&session, id)).collect::<Vec<_>>()
+            };
+            assert_eq!(depths(), [0, 1, 2, 3, 4]);
+            let options = CollectOptions {
+                min_live: 1.0,
+                recompress,
+                ..CollectOptions::default()
+            };
+            let collected = store.collect(&options).unwrap();
+            let wanted = u64::from(rewritten.count_ones());
+            assert_eq!(collected.segments_rewritten, wanted, "{context}");
+            compressed += collected.recompressed_chunks;
+            for (level, block) in blocks.iter().enumerate() {
+                // A session of its own: what another read has decoded need not be followed again.
+                let session = store.begin().unwrap();
+                read(&session, block).unwrap_or_else(|error| panic!("{context}: {error}"));
+                let found = depth(&session, &ids[level]);
+                // What stood by itself and nobody stands on any more may stand on another.
+                let most = level.max(1);
+                assert!(
+                    found as usize <= most,
+                    "{context}: level {level} at {found}"
+                );
+                // What was moved and compressed stands on what stands by itself.
+                let moved = rewritten & (1 << level) != 0;
+                if moved && recompress == Duration::MAX {
+                    assert!(found <= 1, "{context}: level {level} at {found}");
+                }
+            }
+            assert_eq!(verify(&store, Depth::Full, &[]), [], "{context}");
+        }
+    }
+    assert!(compressed > 0, "nothing was compressed");
 }

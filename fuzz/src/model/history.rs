@@ -143,7 +143,12 @@ impl History {
         let mut stream = Interrupted::new(&bytes, move || {
             // Its chunks and layers may be just those that the put has found in the store.
             assert_eq!(engine.store().remove(&other).is_ok(), removed);
-            collect(&engine, min_live, false);
+            collect(
+                &engine,
+                min_live,
+                CollectOptions::default().recompress,
+                false,
+            );
             Ok(())
         });
         let outcome = self.put_stream(&image, &mut stream, parent.as_ref());
@@ -260,8 +265,12 @@ impl History {
     }
 
     fn collect(&mut self, input: &mut Input<'_>) {
-        let (min_live, dry_run) = (f64::from(input.byte()) / 255.0, input.byte() % 4 == 3);
-        collect(&self.engine, min_live, dry_run);
+        let (min_live, how) = (f64::from(input.byte()) / 255.0, input.byte());
+        let recompress = match how / 4 % 2 {
+            0 => CollectOptions::default().recompress,
+            _ => Duration::ZERO,
+        };
+        collect(&self.engine, min_live, recompress, how % 4 == 3);
     }
 
     fn begin_reader(&mut self, input: &mut Input<'_>) {
@@ -320,7 +329,7 @@ impl History {
             self.engine.store().remove(image).unwrap();
         }
         self.images.clear();
-        collect(&self.engine, 1.0, false);
+        collect(&self.engine, 1.0, Duration::ZERO, false);
         self.check();
         for directory in ["segments", "layers", "images", "tmp", "quarantine"] {
             let left = self.storage.list(&StorePath::new(directory)).unwrap();
@@ -375,13 +384,14 @@ impl Reader {
     }
 }
 
-/// Collects without waiting for anybody.
-fn collect(engine: &Engine, min_live: f64, dry_run: bool) {
+/// Collects without waiting for anybody. What is moved is compressed better if `recompress` is not zero: the clock stands
+/// still meanwhile.
+fn collect(engine: &Engine, min_live: f64, recompress: Duration, dry_run: bool) {
     let options = CollectOptions {
         min_live,
+        recompress,
         dry_run,
         patience: Duration::ZERO,
-        ..CollectOptions::default()
     };
     engine.collect(&options).unwrap();
 }
