@@ -15,8 +15,9 @@ Examples:
   tegula du web-1 web-2
 
 STORED is what an image needs on disk: chunks, layers, its record. EXCLUSIVE is what no other image needs:
-removing it, and nothing else, lets `tegula gc --min-live 1` free that much, to the byte; where a whole
-segment file goes, the 137 bytes of its head and trailer go with it. The last line is about all images
+removing it, and nothing else, lets `tegula gc --min-live 1 --recompress 0` free that much, to the byte; where
+a whole segment file goes, the 137 bytes of its head and trailer go with it. Without --recompress 0 what gc moves
+on the way is compressed better, and it frees more. The last line is about all images
 named, removed together; --json has it as freed_if_deleted_bytes.";
 
 /// Tell what images cost on disk

@@ -23,7 +23,8 @@ seconds its removal is left to the next gc.
 
 What is moved out of segments that are rewritten is compressed better than it was, as `tegula optimize` does for all of the
 store: by one thread, for no more than about --recompress seconds. The rest is moved as it stands. How much this saves is known
-only afterwards: --dry-run does not count it.";
+only afterwards: what --dry-run tells is to the byte for --recompress 0; otherwise more is
+freed, as a rule.";
 
 /// Free what no image needs
 #[derive(Debug, Args)]
@@ -59,6 +60,7 @@ fn share(text: &str) -> Result<f64, String> {
 #[derive(Debug, Serialize)]
 struct Collected {
     dry_run: bool,
+    /// In a dry run as if all were moved as it stands.
     freed_bytes: u64,
     segments_removed: u64,
     segments_rewritten: u64,
@@ -66,14 +68,17 @@ struct Collected {
     layers_removed: u64,
     abandoned_removed: u64,
     pending_bytes: u64,
+    #[serde(skip)]
+    compresses: bool,
 }
 
 impl Report for Collected {
     fn text(&self, verbose: bool) -> String {
         let freed = units::size_exact(self.freed_bytes, verbose);
-        let verb = match self.dry_run {
-            true => "would free",
-            false => "freed",
+        let verb = match (self.dry_run, self.compresses && self.segments_rewritten > 0) {
+            (true, true) => "would free about",
+            (true, false) => "would free",
+            (false, _) => "freed",
         };
         let mut text = format!(
             "{verb} {freed}: {} removed, {} rewritten, {} removed\n",
@@ -117,6 +122,7 @@ impl Gc {
             layers_removed: collection.layers_removed,
             abandoned_removed: collection.abandoned_removed,
             pending_bytes: collection.pending_bytes,
+            compresses: self.recompress > 0,
         })?;
         Ok(Outcome::Done)
     }

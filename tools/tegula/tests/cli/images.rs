@@ -213,7 +213,14 @@ fn gc_frees_what_it_says_also_where_it_moves_survivors() {
     let segment_bytes = || world.json(["stats"])["stored_bytes"].as_u64().unwrap();
     let before = segment_bytes();
     let told = world.json(["gc", "--dry-run", "--min-live", "1"]);
-    // What better compression saves is not known before.
+    // What better compression saves is not known before, and that is said.
+    let dry = |more: &[&str]| {
+        let command = ["gc", "--dry-run", "--min-live", "1"].iter().chain(more);
+        world.ok(command).out
+    };
+    let (about, exact) = (dry(&[]), dry(&["--recompress", "0"]));
+    assert!(about.starts_with("would free about "), "{about}");
+    assert!(!exact.contains("about"), "{exact}");
     let done = world.json(["gc", "--min-live", "1", "--recompress", "0"]);
     assert_eq!(done["segments_rewritten"], 1);
     world.get_is("b", &kept);
