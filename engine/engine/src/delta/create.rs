@@ -273,7 +273,13 @@ fn record_of(
         return Ok(plain);
     };
     let base = plan.session.read_chunk(&before)?;
-    let below = u32::try_from(plain.len() - RECORD_HEADER_BYTES).unwrap_or(u32::MAX);
+    // It may stand on chunks that resemble it more, and that the receiver has or is given.
+    let as_stored = stored.filter(|(record, _)| record.len() <= plain.len());
+    let shortest = match as_stored.filter(|_| plan.is_decodable(position)) {
+        Some((record, _)) => Buffer::copied(record),
+        None => plain,
+    };
+    let below = u32::try_from(shortest.len() - RECORD_HEADER_BYTES).unwrap_or(u32::MAX);
     let shorter = compress_with_bases(id, block, &[(before, &base)], level, below);
-    Ok(shorter.map_or(plain, |shorter| shorter.record))
+    Ok(shorter.map_or(shortest, |shorter| shorter.record))
 }

@@ -37,8 +37,10 @@ pub(super) struct Plan<'a> {
     pub(super) tables: Tables<'a>,
     /// Positions in the table of ids whose chunk is carried, in the order of the stream.
     pub(super) order: Vec<u32>,
-    /// Those of them whose record is not taken as it is stored.
+    /// Those of them whose record is made anew, and taken unless the one that is stored is as short and can be taken.
     pub(super) anew: BlockSet,
+    /// Those of these whose stored record the receiver could not decode.
+    undecodable: BlockSet,
     /// Header and sets as bytes.
     pub(super) head: Vec<u8>,
     pub(super) hashed: HashedRecords,
@@ -64,7 +66,8 @@ impl<'a> Plan<'a> {
         let ids = tables.ids.as_slice();
         let sorted = SortedIds::new(ids);
         let carried = carried(base, &sorted)?;
-        let (order, mut anew) = Ordering::new(session, base, &sorted, &carried)?.order()?;
+        let (order, undecodable) = Ordering::new(session, base, &sorted, &carried)?.order()?;
+        let mut anew = undecodable.clone();
         let base_stack = base.map(|base| base.stack().clone());
         let same_block = match recompress {
             Recompress::Needed => false,
@@ -97,6 +100,7 @@ impl<'a> Plan<'a> {
             target,
             order,
             anew,
+            undecodable,
             head,
             hashed,
             tables,
@@ -110,6 +114,11 @@ impl<'a> Plan<'a> {
         let id = self.tables.ids.as_slice().get(start..);
         let id = id.and_then(|rest| rest.first_chunk().copied());
         ChunkId::from_bytes(id.expect("because every position is one of the table"))
+    }
+
+    /// Tells whether the stored record of the chunk at a position could be carried.
+    pub(super) fn is_decodable(&self, position: u32) -> bool {
+        !self.undecodable.contains(BlockIndex::new(position))
     }
 
     /// Returns the chunk that the base has in the block in which this position's chunk stands first.
