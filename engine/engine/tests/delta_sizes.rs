@@ -75,8 +75,8 @@ fn changed(at: u64, change: Change) -> Vec<u8> {
     match change {
         Change::None => block(at),
         Change::Edited(seed) => edited(block(at), seed),
-        Change::New(seed) => block(1 << 32 | seed),
-        Change::LikeStranger(seed) => edited(block(1 << 33 | seed % 4), seed),
+        Change::New(seed) => block((1 << 32) | seed),
+        Change::LikeStranger(seed) => edited(block((1 << 33) | (seed % 4)), seed),
         Change::Moved(from) => block(from),
         Change::Zeroed => vec![0; BLOCK],
     }
@@ -224,7 +224,7 @@ fn check(changes: &[Change], prefix_frames: bool) -> (u64, u64) {
     let second: Vec<u8> = numbered()
         .flat_map(|(at, change)| changed(at, *change))
         .collect();
-    let stranger: Vec<u8> = (0..4).flat_map(|kind| block(1 << 33 | kind)).collect();
+    let stranger: Vec<u8> = (0..4).flat_map(|kind| block((1 << 33) | kind)).collect();
     world.put("first", &first, None);
     world.put("stranger", &stranger, None);
     world.put("second", &second, Some("first"));
