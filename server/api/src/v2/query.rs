@@ -73,11 +73,15 @@ pub(crate) fn listing(settings: &Settings, query: &str) -> Result<Listing, Refus
     Ok(Listing { request, pairs })
 }
 
-/// The pairs that count: all of what may be repeated, the last of every other name.
+/// The pairs that count: all of what may be repeated, the last of every other name. Of two bounds of a time, as of two tags,
+/// both are meant.
 fn counted(pairs: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
     let entries = pairs.iter().enumerate();
     entries.filter_map(|(index, (name, value))| {
-        let repeatable = matches!(name.as_str(), "tag" | "sort_key" | "sort_dir");
+        let repeatable = matches!(
+            name.as_str(),
+            "tag" | "sort_key" | "sort_dir" | "created_at" | "updated_at"
+        );
         let mut later = pairs.iter().skip(index + 1);
         (repeatable || !later.any(|(other, _)| other == name))
             .then_some((name.as_str(), value.as_str()))

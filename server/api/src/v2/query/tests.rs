@@ -72,7 +72,16 @@ fn numbers_have_bounds_and_times_have_operators() {
         filters("updated_at=1970-01-01T00:00:07Z"),
         [Filter::Time(TimeColumn::UpdatedAt, Equal, seven)]
     );
+    assert_eq!(
+        filters("created_at=gt:1970-01-01T00:00:07Z&name=a&created_at=1970-01-01T00:00:07Z"),
+        [
+            Filter::Time(TimeColumn::CreatedAt, Greater, seven),
+            Filter::Text(TextColumn::Name, vec!["a".to_owned()]),
+            Filter::Time(TimeColumn::CreatedAt, Equal, seven),
+        ]
+    );
     for bad in [
+        "created_at=x&created_at=1970-01-01T00:00:07Z",
         "size_min=x",
         "name_min=1",
         "x_max=1",
