@@ -318,6 +318,62 @@ fn a_pull_that_is_killed_anywhere_is_gone_on_with() {
     }
 }
 
+/// Has a pull killed when it is about to change or sync something for the `call`-th time. Tells whether it came to that.
+fn killed_at(command: &Command, call: u32) -> bool {
+    let mut strace = Command::new("strace");
+    let calls = "rename,renameat,renameat2,unlink,unlinkat,fsync,fdatasync";
+    strace.args(["-f", "-qq", "-o", "/dev/null"]);
+    strace.args(["-e", &format!("trace={calls}")]);
+    strace.args(["-e", &format!("inject={calls}:signal=SIGKILL:when={call}")]);
+    strace.arg(command.get_program()).args(command.get_args());
+    strace.env_remove("LD_LIBRARY_PATH");
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => strace.env(name, value),
+            None => strace.env_remove(name),
+        };
+    }
+    let ran = Ran::of(&mut strace);
+    assert!(matches!(ran.status.code(), Some(0) | None), "{ran:#?}");
+    ran.status.code().is_none()
+}
+
+#[test]
+fn a_new_disk_is_made_once_wherever_the_pull_is_killed() {
+    let scene = Scene::new();
+    let total = scene.stream(Some(OLD), NEW).bytes.len() as u64;
+    let mut named_before = 0;
+    for call in 1.. {
+        let service = scene.service(true);
+        let held = scene.world.disk("base.raw", &(1..40).collect::<Vec<_>>());
+        let disk = scene.disk();
+        let killed = killed_at(&over(pull(&service, NEW, &disk), &held), call);
+        let is_named = Path::new(&disk).exists();
+        let complete = service.sent() == total;
+        if killed {
+            let report = pulled(over(pull(&service, NEW, &disk), &held));
+            assert_eq!(report["kind"], "delta", "call {call}");
+            if is_named {
+                named_before += 1;
+                assert_eq!(report["wire_bytes"], 0, "call {call}");
+                assert_eq!(report["fetched_bytes"], total, "call {call}");
+            }
+        }
+        // It may have been killed before the first byte, and nothing is fetched twice.
+        assert!(complete || killed, "call {call}");
+        assert_eq!(service.sent(), total, "call {call}");
+        assert_same(&disk, &scene.new);
+        for file in [&disk, &held] {
+            std::fs::remove_file(file).unwrap();
+        }
+        scene.stand(&[]);
+        if !killed {
+            assert!(call > 5 && named_before > 0, "{call} calls, {named_before}");
+            return;
+        }
+    }
+}
+
 #[test]
 fn what_was_fetched_is_applied_without_the_server() {
     let scene = Scene::new();

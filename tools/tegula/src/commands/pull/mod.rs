@@ -32,7 +32,7 @@ pub(crate) use error::PullError;
 use identity::Identity;
 use image::{DELTA_TYPE, Image, knows_increments};
 use place::{ImageUrl, check_id};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use state::{Expected, State};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -115,7 +115,7 @@ pub(crate) struct Pull {
 const RETRIES: u32 = 6;
 
 /// What came over the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Kind {
     /// What differs from a base.
@@ -127,7 +127,7 @@ enum Kind {
 }
 
 /// What was done.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Pulled {
     image: String,
     disk: String,
@@ -233,8 +233,11 @@ impl Pull {
             target: &target,
             state: &mut state,
         };
-        let mut pulled = work.run()?;
-        target.finish(state)?;
+        let mut pulled = match work.made() {
+            Some(pulled) => pulled,
+            None => work.run()?,
+        };
+        target.finish(state, &pulled)?;
         pulled.seconds = SystemClock.elapsed().saturating_sub(start).as_secs_f64();
         Ok(pulled)
     }
@@ -265,6 +268,21 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
+    /// What the last run made and was stopped from finishing, if it is still there.
+    fn made(&mut self) -> Option<Pulled> {
+        match self.state.saved.made.clone() {
+            Some(made) if self.target.has(&made.file) => Some(Pulled {
+                wire_bytes: 0,
+                resumed: true,
+                ..made.pulled
+            }),
+            _ => {
+                self.state.saved.made = None;
+                None
+            }
+        }
+    }
+
     fn run(&mut self) -> Result<Pulled, Failure> {
         self.target.check_room_for_new(self.pull.force)?;
         if self.state.fresh {

@@ -3,7 +3,7 @@
 //! It says what the bytes are that were fetched. It is written before the first of them, so bytes are never taken for
 //! those of something else; whether they are whole and right is found out by looking at them.
 
-use super::PullError;
+use super::{PullError, Pulled};
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions, TryLockError};
@@ -35,8 +35,41 @@ pub(super) struct Expected {
     pub(super) base_image: Option<String>,
 }
 
+/// A new disk that is whole and synced, and only has to get its name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Made {
+    /// The file, whatever name it has.
+    pub(super) file: Stamp,
+    /// What is to be told of it.
+    pub(super) pulled: Pulled,
+}
+
+/// What tells a file that nobody has written to since from every other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Stamp {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    written_s: i64,
+    written_ns: i64,
+}
+
+impl Stamp {
+    /// The stamp of a file, if there is one of that name.
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        let metadata = std::fs::symlink_metadata(path).ok()?;
+        Some(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            bytes: metadata.len(),
+            written_s: metadata.mtime(),
+            written_ns: metadata.mtime_nsec(),
+        })
+    }
+}
+
 /// What the file says.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Saved {
     /// What the command was asked for: another request begins anew.
     pub(super) request: String,
@@ -44,6 +77,8 @@ pub(super) struct Saved {
     pub(super) entity: Option<Entity>,
     /// Whether a delta was fetched to its end.
     pub(super) complete: bool,
+    /// What was made of it.
+    pub(super) made: Option<Made>,
 }
 
 /// The file, held by this process alone.

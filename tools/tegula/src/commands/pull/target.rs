@@ -1,9 +1,9 @@
 //! Where a pulled image goes, and what stands beside it until it is there.
 
-use super::PullError;
 use super::base::{self, Copied};
 use super::image::Image;
-use super::state::{State, no_follow};
+use super::state::{Made, Stamp, State, no_follow};
+use super::{PullError, Pulled};
 use crate::progress::Progress;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -220,29 +220,42 @@ impl Target {
         }
     }
 
-    /// Gives the new disk its name, and takes away what stands beside it. The name comes last: until then the same command
-    /// does it all again, afterwards there is nothing left to do.
-    pub(super) fn finish(&self, state: State) -> Result<(), PullError> {
-        self.remove_delta()?;
+    /// Tells whether a file that was made is still there, under either of its names.
+    pub(super) fn has(&self, made: &Stamp) -> bool {
+        let names = [self.part_path(), self.disk.clone()];
+        names.iter().any(|path| Stamp::of(path) == Some(*made))
+    }
+
+    /// Gives the new disk its name, and takes away what stands beside it. That it is whole is written down before, and
+    /// forgotten last: in between the same command only has this left to do.
+    pub(super) fn finish(&self, mut state: State, pulled: &Pulled) -> Result<(), PullError> {
         let path = self.part_path();
-        let made = !self.in_place && path.exists();
-        if made {
+        if let Some(file) = Stamp::of(&path).filter(|_| !self.in_place) {
             let part = File::open(&path).map_err(PullError::file("open", &path))?;
             part.sync_all().map_err(PullError::file("sync", &path))?;
+            let pulled = pulled.clone();
+            state.saved.made = Some(Made { file, pulled });
+            state.save()?;
         }
-        state.remove()?;
-        if made {
+        self.remove_delta()?;
+        if state.saved.made.is_some() {
+            self.name_part()?;
+        }
+        state.remove()
+    }
+
+    /// Gives the new disk its name, durably, if it does not have it yet.
+    fn name_part(&self) -> Result<(), PullError> {
+        let path = self.part_path();
+        if path.exists() {
             std::fs::rename(&path, &self.disk).map_err(PullError::file("rename", &path))?;
-            let directory = self
-                .disk
-                .parent()
-                .filter(|parent| !parent.as_os_str().is_empty());
-            let directory = directory.unwrap_or(Path::new("."));
-            File::open(directory)
-                .and_then(|directory| directory.sync_all())
-                .map_err(PullError::file("sync", directory))?;
         }
-        Ok(())
+        let directory = self.disk.parent();
+        let directory = directory.filter(|parent| !parent.as_os_str().is_empty());
+        let directory = directory.unwrap_or(Path::new("."));
+        File::open(directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(PullError::file("sync", directory))
     }
 }
 
