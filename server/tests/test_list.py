@@ -102,7 +102,7 @@ FILTERS = {
     # Times.
     "created_at=gte:{three.created_at}&owner=alpha": OWN[2:],
     "created_at=lt:{three.created_at}": OWN[:2],
-    "created_at=gt:{one.created_at}&owner=alpha&created_at=lt:{three.created_at}": OWN[1:2],
+    "created_at=lt:{three.created_at}&owner=alpha&created_at=gte:{one.created_at}": OWN[:2],
     "created_at=eq:{one.created_at}&name=one": ["one"],
     "created_at={one.created_at}&name=one": ["one"],
     "created_at=neq:{one.created_at}&name=one": [],
