@@ -8,7 +8,7 @@ use tegula_catalog::service::Transfers;
 use tegula_domain::ImageId;
 use tegula_engine::Clock;
 use tegula_identity::Identity;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 
 /// What an application is made of.
 #[derive(Debug)]
@@ -43,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) transfers: Transfers,
     /// One for each transfer that may be under way.
     pub(crate) places: Arc<Semaphore>,
+    /// Who looks after the database's health: one at a time, however long it takes.
+    pub(crate) health: Arc<Mutex<()>>,
     pub(crate) identity: Identity,
     pub(crate) settings: Settings,
     pub(crate) log: Arc<dyn AccessLog>,
@@ -63,6 +65,7 @@ impl App {
         let shared = Shared {
             transfers: parts.transfers,
             places: Arc::new(Semaphore::new(parts.settings.transfers_max)),
+            health: Arc::default(),
             identity: parts.identity,
             settings: parts.settings,
             log: parts.log,

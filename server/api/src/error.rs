@@ -2,6 +2,7 @@
 
 use crate::negotiate;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use tegula_catalog::db::CatalogError;
 use tegula_catalog::service::{ServiceError, TransferError};
 
 /// An answer that is an error.
@@ -47,6 +48,17 @@ impl ApiError {
         }
     }
 
+    /// 503: what the server needs cannot be reached. Whether a change was made may be unknown.
+    fn unavailable(detail: String) -> Self {
+        Self {
+            detail: Some(detail),
+            ..Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the database cannot be reached at present; try again",
+            )
+        }
+    }
+
     /// The same with a header more.
     pub(crate) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
@@ -74,6 +86,7 @@ fn status_of(error: &ServiceError) -> StatusCode {
             StatusCode::CONFLICT
         }
         ServiceError::Limit(_) | ServiceError::Full { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        ServiceError::Catalog(CatalogError::Unavailable(_)) => StatusCode::SERVICE_UNAVAILABLE,
         ServiceError::Catalog(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
@@ -102,6 +115,7 @@ impl From<TransferError> for ApiError {
     fn from(error: TransferError) -> Self {
         let told = match status_of_transfer(&error) {
             StatusCode::INTERNAL_SERVER_ERROR => return Self::internal(chain(&error)),
+            StatusCode::SERVICE_UNAVAILABLE => return Self::unavailable(chain(&error)),
             status => Self::new(status, error.to_string()),
         };
         match &error {

@@ -1,16 +1,21 @@
-"""A proxy that counts what passes, and can cut it off."""
+"""A proxy that counts what passes, and can hold it up or cut it off."""
 
 import socket
 import threading
 
 
 class Proxy:
-    """Passes connections on to a port, until `cut_after` bytes of answers have passed; then it breaks all of them off."""
+    """Passes connections on to a port, until `cut_after` bytes of answers have passed; then it breaks all of them off.
+
+    While `passing` is not set, nothing passes and nothing ends, as if the other end hung.
+    """
 
     def __init__(self, port):
         self.target = port
         self.received = 0
         self.cut_after = None
+        self.passing = threading.Event()
+        self.passing.set()
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -38,6 +43,7 @@ class Proxy:
     def _pass(self, source, target, answers):
         try:
             while data := source.recv(1 << 16):
+                self.passing.wait()
                 if answers:
                     with self._lock:
                         self.received += len(data)

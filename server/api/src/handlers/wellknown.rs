@@ -1,5 +1,6 @@
 //! What is asked before anything else: versions, health, metrics.
 
+use crate::app::Shared;
 use crate::call::{Answer, Call, done, json_answer, text_answer};
 use crate::error::{ApiError, chain};
 use crate::route::Endpoint;
@@ -7,6 +8,8 @@ use crate::settings::MetricsAccess;
 use crate::versions;
 use http::{HeaderValue, StatusCode, header::LOCATION};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinError;
 
 /// The list of versions: as choices at the root, as such at its own path.
 pub(crate) fn versions(endpoint: Endpoint, call: &Call) -> Answer {
@@ -27,27 +30,49 @@ pub(crate) fn v2(call: &Call) -> Answer {
     Ok(response)
 }
 
+/// How long the check of health may take: who asks does not wait for long.
+const HEALTH: Duration = Duration::from_secs(5);
+
 /// Whether the server is in service: by its operator's files, and by its database.
 pub(crate) async fn health(call: &Call) -> Answer {
-    let shared = Arc::clone(&call.shared);
-    let refusal = tokio::task::spawn_blocking(move || {
+    let refused = |refusal, detail| ApiError {
+        detail,
+        ..ApiError::new(StatusCode::SERVICE_UNAVAILABLE, refusal)
+    };
+    match tokio::time::timeout(HEALTH, refusal(&call.shared)).await {
+        Ok(Ok(None)) => text_answer(StatusCode::OK, "text/plain; charset=UTF-8", "OK"),
+        Ok(Ok(Some((refusal, detail)))) => Err(refused(refusal, detail)),
+        Ok(Err(failed)) => {
+            let detail = format!("the check of health ended: {failed}");
+            Err(ApiError::internal(detail))
+        }
+        Err(_) => {
+            let detail = format!("it gave no answer within {} s", HEALTH.as_secs());
+            Err(refused(DATABASE_UNAVAILABLE, Some(detail)))
+        }
+    }
+}
+
+const DATABASE_UNAVAILABLE: &str = "DATABASE UNAVAILABLE";
+
+/// Why the server is out of service, if it is, and what the operator is told besides. A database that hangs holds up one
+/// thread, not one for each question.
+async fn refusal(
+    shared: &Arc<Shared>,
+) -> Result<Option<(&'static str, Option<String>)>, JoinError> {
+    let turn = Arc::clone(&shared.health).lock_owned().await;
+    let shared = Arc::clone(shared);
+    tokio::task::spawn_blocking(move || {
+        let _turn = turn;
         if let Some(refusal) = shared.settings.health.refusal() {
             return Some((refusal, None));
         }
         let checked = shared.transfers.service().catalog().check();
         checked
             .err()
-            .map(|error| ("DATABASE UNAVAILABLE", Some(chain(&error))))
+            .map(|error| (DATABASE_UNAVAILABLE, Some(chain(&error))))
     })
     .await
-    .map_err(|failed| ApiError::internal(format!("the check of health ended: {failed}")))?;
-    match refusal {
-        None => text_answer(StatusCode::OK, "text/plain; charset=UTF-8", "OK"),
-        Some((refusal, detail)) => Err(ApiError {
-            detail,
-            ..ApiError::new(StatusCode::SERVICE_UNAVAILABLE, refusal)
-        }),
-    }
 }
 
 /// The metrics, for whom they are.

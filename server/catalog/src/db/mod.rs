@@ -85,7 +85,10 @@ pub enum CatalogError {
         /// What should be.
         expected: &'static str,
     },
-    /// The database cannot be reached, or refused.
+    /// The database cannot be reached at present, or went away in the middle.
+    #[error("the database cannot be reached")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The database refused, or failed.
     #[error("the database failed")]
     Database(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
@@ -227,7 +230,7 @@ pub trait Catalog: fmt::Debug + Send + Sync {
     /// Whether the database answers and its schema is this program's.
     ///
     /// # Errors
-    /// [`CatalogError::Schema`], [`CatalogError::Database`].
+    /// [`CatalogError::Schema`], [`CatalogError::Unavailable`], [`CatalogError::Database`].
     fn check(&self) -> Result<(), CatalogError>;
 }
 
@@ -235,7 +238,8 @@ pub trait Catalog: fmt::Debug + Send + Sync {
 /// with libpq's options. TLS is used if the options say `sslmode=require` or `verify-full`, and then the certificate is checked.
 ///
 /// # Errors
-/// [`CatalogError::Url`], [`CatalogError::Schema`] if it must be brought up first ([`upgrade`]), [`CatalogError::Database`].
+/// [`CatalogError::Url`], [`CatalogError::Schema`] if it must be brought up first ([`upgrade`]), [`CatalogError::Unavailable`],
+/// [`CatalogError::Database`].
 pub fn open(url: &str) -> Result<Arc<dyn Catalog>, CatalogError> {
     let catalog: Arc<dyn Catalog> = match Kind::of(url)? {
         Kind::Sqlite(path) => Arc::new(Database(sqlite::Sqlite::open(path)?)),

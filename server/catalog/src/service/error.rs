@@ -85,6 +85,7 @@ impl From<CatalogError> for ServiceError {
             error @ (CatalogError::Url(_)
             | CatalogError::Schema(_)
             | CatalogError::Damaged { .. }
+            | CatalogError::Unavailable(_)
             | CatalogError::Database(_)) => Self::Catalog(error),
         }
     }

@@ -23,7 +23,8 @@ use session::PostgresSession;
 use std::time::Duration;
 pub(super) use url::Server;
 
-/// How often a transaction is run when others get in its way.
+/// How often a transaction is run when others get in its way, or its connection is lost: more often than there are
+/// connections, which may all have been lost at once.
 const TRIES: u32 = 20;
 /// The key of the lock that one migration at a time holds: "tegulaDB".
 const MIGRATION_LOCK: i64 = 0x7465_6775_6c61_4442;
@@ -53,17 +54,23 @@ impl Postgres {
         loop {
             tried += 1;
             let mut connection = self.pool.take()?;
-            let reused = connection.was_idle();
-            match kind.transaction(&mut connection, &work) {
+            let Failure { error, undone } = match kind.transaction(&mut connection, &work) {
                 Ok(result) => return Ok(result),
-                // It was closed while nobody used it, and nothing was done: the server was restarted, say.
-                Err(Failure::ToBegin(_)) if reused && connection.is_closed() => tried -= 1,
-                Err(Failure::ToBegin(error)) => return Err(failed(error)),
-                Err(Failure::Later(error)) if tried < TRIES && may_be_tried_again(&error) => {
-                    drop(connection);
-                    std::thread::sleep(Duration::from_millis(u64::from(tried)));
+                Err(failure) => failure,
+            };
+            let lost = matches!(error, CatalogError::Unavailable(_)) || connection.is_closed();
+            if tried == TRIES || !(undone && lost || may_be_tried_again(&error)) {
+                if lost {
+                    connection.discard();
                 }
-                Err(Failure::Later(error)) => return Err(error),
+                return Err(error);
+            }
+            if lost {
+                // The server was restarted, say, or somebody ended its process: with another connection it may go on.
+                connection.discard();
+            } else {
+                drop(connection);
+                std::thread::sleep(Duration::from_millis(u64::from(tried)));
             }
         }
     }
@@ -85,7 +92,15 @@ impl Backend for Postgres {
     }
 
     fn version(&self) -> Result<u32, CatalogError> {
-        version_of(&mut *self.pool.take()?)
+        let mut tried = 0;
+        loop {
+            tried += 1;
+            let mut connection = self.pool.take()?;
+            match version_of(&mut connection) {
+                Err(CatalogError::Unavailable(_)) if tried < TRIES => connection.discard(),
+                answer => return answer,
+            }
+        }
     }
 }
 
@@ -96,12 +111,20 @@ enum Kind {
     Write,
 }
 
-/// When a transaction failed.
-enum Failure {
-    /// Before it did anything.
-    ToBegin(::postgres::Error),
-    /// In its work, or when it was committed.
-    Later(CatalogError),
+/// A transaction failed.
+struct Failure {
+    error: CatalogError,
+    /// Whether it is certain that it has changed nothing, even if its connection was lost.
+    undone: bool,
+}
+
+impl Failure {
+    const fn undone(error: CatalogError) -> Self {
+        Self {
+            error,
+            undone: true,
+        }
+    }
 }
 
 impl Kind {
@@ -120,32 +143,29 @@ impl Kind {
                 .read_only(true),
             Self::Write => begin.isolation_level(IsolationLevel::ReadCommitted),
         };
-        let transaction = begin.start().map_err(Failure::ToBegin)?;
+        let transaction = begin
+            .start()
+            .map_err(|error| Failure::undone(failed(error)))?;
         let mut session = PostgresSession::new(transaction, statements);
         // Dropped without a commit, the transaction rolls back.
-        let result = work(&mut session).map_err(Failure::Later)?;
-        session
-            .commit()
-            .map_err(|error| Failure::Later(failed(error)))?;
+        let result = work(&mut session).map_err(Failure::undone)?;
+        session.commit().map_err(|error| Failure {
+            error: failed(error),
+            undone: matches!(self, Self::Read),
+        })?;
         Ok(result)
     }
 }
 
 /// Whether the server gave up because of others, and promises that nothing happened.
 fn may_be_tried_again(error: &CatalogError) -> bool {
-    let CatalogError::Database(cause) = error else {
-        return false;
-    };
-    cause
-        .downcast_ref::<::postgres::Error>()
-        .and_then(::postgres::Error::code)
-        .is_some_and(|code| {
-            [
-                SqlState::T_R_SERIALIZATION_FAILURE,
-                SqlState::T_R_DEADLOCK_DETECTED,
-            ]
-            .contains(code)
-        })
+    code_of(error).is_some_and(|code| {
+        [
+            SqlState::T_R_SERIALIZATION_FAILURE,
+            SqlState::T_R_DEADLOCK_DETECTED,
+        ]
+        .contains(code)
+    })
 }
 
 /// Brings a database up to this program's schema.
@@ -213,7 +233,39 @@ fn version_of(connection: &mut Connection) -> Result<u32, CatalogError> {
 }
 
 fn failed(error: ::postgres::Error) -> CatalogError {
-    CatalogError::Database(error.into())
+    if is_lost(&error) {
+        CatalogError::Unavailable(error.into())
+    } else {
+        CatalogError::Database(error.into())
+    }
+}
+
+/// Whether the connection is gone: closed, broken, or ended by the server, which says so in its last words.
+fn is_lost(error: &::postgres::Error) -> bool {
+    let broken = std::error::Error::source(error).is_some_and(|cause| cause.is::<std::io::Error>());
+    let ended = error.code().is_some_and(|code| {
+        code.code().starts_with("08")
+            || [
+                SqlState::ADMIN_SHUTDOWN,
+                SqlState::CRASH_SHUTDOWN,
+                SqlState::CANNOT_CONNECT_NOW,
+            ]
+            .contains(code)
+    });
+    error.is_closed() || broken || ended
+}
+
+/// Whether the server has no room for another connection.
+fn is_full(error: &CatalogError) -> bool {
+    code_of(error) == Some(&SqlState::TOO_MANY_CONNECTIONS)
+}
+
+/// What the server says is wrong, if it was the server that said so.
+fn code_of(error: &CatalogError) -> Option<&SqlState> {
+    let (CatalogError::Database(cause) | CatalogError::Unavailable(cause)) = error else {
+        return None;
+    };
+    cause.downcast_ref::<::postgres::Error>()?.code()
 }
 
 #[cfg(test)]

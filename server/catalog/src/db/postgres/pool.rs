@@ -1,7 +1,7 @@
-//! A pool of connections: as many as are used at once, up to a limit.
+//! A pool of connections: as many as are used at once, up to a limit, or up to what the server has room for.
 
-use super::failed;
 use super::url::Server;
+use super::{failed, is_full};
 use crate::db::CatalogError;
 use ::postgres::{Client, Statement};
 use std::collections::HashMap;
@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// How many connections there are at most.
 const CONNECTIONS: usize = 16;
+/// After how many times that one was taken while the server had no room for more it is asked again for another.
+const TAKEN_BEFORE_MORE: u32 = 100;
 /// How long a call waits for one.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The oldest server that is spoken to, as it numbers itself.
@@ -30,11 +32,39 @@ pub(super) struct Pool {
     returned: Condvar,
 }
 
-#[derive(Default)]
 struct State {
     idle: Vec<Connection>,
     /// Those that are idle and those that are taken.
     open: usize,
+    /// How many there may be: fewer than usual while the server has no room for more.
+    limit: usize,
+    /// How often an idle one was taken since that was last changed.
+    taken: u32,
+}
+
+impl State {
+    const fn new() -> Self {
+        Self {
+            idle: Vec::new(),
+            open: 0,
+            limit: CONNECTIONS,
+            taken: 0,
+        }
+    }
+
+    fn take_idle(&mut self) -> Option<Connection> {
+        let connection = self.idle.pop()?;
+        self.taken += 1;
+        if self.limit < CONNECTIONS && self.taken >= TAKEN_BEFORE_MORE {
+            self.limit_to(self.limit + 1);
+        }
+        Some(connection)
+    }
+
+    const fn limit_to(&mut self, limit: usize) {
+        self.limit = limit;
+        self.taken = 0;
+    }
 }
 
 impl fmt::Debug for Pool {
@@ -47,7 +77,7 @@ impl Pool {
     pub(super) fn new(server: Server) -> Self {
         Self {
             server,
-            state: Mutex::default(),
+            state: Mutex::new(State::new()),
             returned: Condvar::new(),
         }
     }
@@ -58,33 +88,52 @@ impl Pool {
 
     /// A connection that nobody uses, or a new one; waits for one if there are as many as there may be.
     pub(super) fn take(&self) -> Result<Taken<'_>, CatalogError> {
-        let wait = |state: &mut State| state.idle.is_empty() && state.open >= CONNECTIONS;
-        let (mut state, _) = self
-            .returned
-            .wait_timeout_while(self.state(), PATIENCE, wait)
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(connection) = state.idle.pop() {
-            return Ok(Taken {
+        let wait = |state: &mut State| state.idle.is_empty() && state.open >= state.limit;
+        loop {
+            let (mut state, _) = self
+                .returned
+                .wait_timeout_while(self.state(), PATIENCE, wait)
+                .unwrap_or_else(PoisonError::into_inner);
+            if let Some(connection) = state.take_idle() {
+                return Ok(Taken {
+                    pool: self,
+                    connection: Some(connection),
+                });
+            }
+            if state.open >= state.limit {
+                let limit = state.limit;
+                return Err(CatalogError::Unavailable(
+                    format!("all {limit} connections were in use for {PATIENCE:?}").into(),
+                ));
+            }
+            state.open += 1;
+            drop(state);
+            // Counted before it is there: should it not come to be, the count is put right by the drop.
+            let mut taken = Taken {
                 pool: self,
-                connection: Some(connection),
-                was_idle: true,
-            });
+                connection: None,
+            };
+            match connect(&self.server) {
+                Ok(connection) => {
+                    taken.connection = Some(connection);
+                    return Ok(taken);
+                }
+                Err(error) => {
+                    drop(taken);
+                    if !is_full(&error) || !self.make_do() {
+                        return Err(error);
+                    }
+                }
+            }
         }
-        if state.open >= CONNECTIONS {
-            return Err(CatalogError::Database(
-                format!("all {CONNECTIONS} connections were in use for {PATIENCE:?}").into(),
-            ));
-        }
-        state.open += 1;
-        drop(state);
-        // Counted before it is there: should it not come to be, the count is put right by the drop.
-        let mut taken = Taken {
-            pool: self,
-            connection: None,
-            was_idle: false,
-        };
-        taken.connection = Some(connect(&self.server)?);
-        Ok(taken)
+    }
+
+    /// Makes do with the connections there are, since the server has no room for more; false if there are none.
+    fn make_do(&self) -> bool {
+        let mut state = self.state();
+        let open = state.open;
+        state.limit_to(open.max(1));
+        open > 0
     }
 }
 
@@ -116,13 +165,12 @@ impl Drop for Pool {
 pub(super) struct Taken<'a> {
     pool: &'a Pool,
     connection: Option<Connection>,
-    was_idle: bool,
 }
 
 impl Taken<'_> {
-    /// Whether it was open before it was taken, and may have been closed by the server meanwhile.
-    pub(super) const fn was_idle(&self) -> bool {
-        self.was_idle
+    /// Does not give it back: the server has done with it.
+    pub(super) fn discard(mut self) {
+        self.connection = None;
     }
 
     /// Whether it is of no more use.

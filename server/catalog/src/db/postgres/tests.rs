@@ -22,6 +22,18 @@ fn urls_say_how_to_connect_or_are_refused() {
     );
     assert!(complaint("postgresql://h/d?speed=high").contains("speed"));
     assert!(!complaint("postgresql://u:secret@h:port/d").contains("secret"));
+    // What is encoded is the same as what is not; what contradicts itself is not taken for one of the two.
+    assert!(complaint("postgresql://h/d?ssl%6Dode=prefer").contains("`prefer`, expected"));
+    assert!(complaint("postgresql://h/d?sslmode=require%20").contains("`require `, expected"));
+    assert!(
+        complaint("postgresql://h/d?sslmode=require&sslrootcert=%2Fno%20where")
+            .contains("sslrootcert /no where:")
+    );
+    assert!(complaint("postgresql://h/d?sslmode=require&sslmode=disable").contains("twice"));
+    assert!(complaint("postgresql://h/d?sslmode=%zz").contains("percent-encoded"));
+    // The question mark of a password begins no options.
+    let complaint = complaint("postgresql://u:a?b&sslmode=secret@h:port/d");
+    assert!(!complaint.contains("secret"), "{complaint}");
 }
 
 #[test]
@@ -33,7 +45,7 @@ fn a_server_that_is_not_there_is_an_error_when_it_is_opened() {
         directory.path().display()
     );
     let error = db::open(&url).unwrap_err();
-    assert!(matches!(error, CatalogError::Database(_)), "{error:?}");
+    assert!(matches!(error, CatalogError::Unavailable(_)), "{error:?}");
 }
 
 /// Those that need a server: the one that `TEGULA_TEST_POSTGRES` names, as the suite in `tests/postgres.rs`, but each in a
@@ -164,6 +176,78 @@ mod with_a_server {
                 postgres.read(|session| session.query(count, &[])).unwrap();
             }
         });
+    }
+
+    /// A connection of its own, to tell the server what to do with others.
+    fn operator() -> ::postgres::Client {
+        let url = std::env::var("TEGULA_TEST_POSTGRES").unwrap();
+        ::postgres::Client::connect(&url, ::postgres::NoTls).unwrap()
+    }
+
+    #[test]
+    fn a_transaction_whose_connection_is_lost_before_it_commits_is_run_again() {
+        in_a_schema("lost", |postgres| {
+            let table = "CREATE TABLE counted AS SELECT CAST(0 AS BIGINT) AS n";
+            postgres
+                .write(|session| session.execute(table, &[]))
+                .unwrap();
+            let runs = AtomicU32::new(0);
+            let end_first = |session: &mut dyn crate::db::session::Session| {
+                let pid = "SELECT CAST(pg_backend_pid() AS BIGINT)";
+                let pid = session.query(pid, &[])?.remove(0).integer("pid")?;
+                if runs.fetch_add(1, Ordering::SeqCst) == 0 {
+                    let pid = i32::try_from(pid).unwrap();
+                    let end = "SELECT pg_terminate_backend($1, 5000)";
+                    operator().execute(end, &[&pid]).unwrap();
+                }
+                Ok(())
+            };
+            let written = postgres.write(|session| {
+                session.execute("UPDATE counted SET n = n + 1", &[])?;
+                end_first(session)?;
+                session.execute("UPDATE counted SET n = n + 1", &[])
+            });
+            assert_eq!((written.unwrap(), runs.swap(0, Ordering::SeqCst)), (1, 2));
+            let read = postgres.read(|session| {
+                end_first(session)?;
+                let mut rows = session.query("SELECT n FROM counted", &[])?;
+                rows.remove(0).integer("n")
+            });
+            assert_eq!((read.unwrap(), runs.into_inner()), (2, 2));
+        });
+    }
+
+    #[test]
+    fn a_server_without_room_is_asked_for_no_more_connections_than_it_gives() {
+        let role = format!("tegula_few_{}", std::process::id());
+        let create = format!("CREATE ROLE {role} LOGIN CONNECTION LIMIT 3");
+        operator().batch_execute(&create).unwrap();
+        let url = std::env::var("TEGULA_TEST_POSTGRES").unwrap();
+        let url = url.replacen("tegula@", &format!("{role}@"), 1);
+        let postgres = Postgres::open(Server::parse(&url).unwrap()).unwrap();
+        let read = || {
+            let slow = "SELECT CAST(1 AS BIGINT) FROM pg_sleep(0.002)";
+            postgres.read(|session| session.query(slow, &[]).map(|rows| rows.len()))
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..24 {
+                scope.spawn(|| (0..20).for_each(|_| assert_eq!(read().unwrap(), 1)));
+            }
+        });
+        assert!(postgres.pool.pids().len() <= 3);
+        // When there is room again, it is used.
+        let more = format!("ALTER ROLE {role} CONNECTION LIMIT -1");
+        operator().batch_execute(&more).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..24 {
+                scope.spawn(|| (0..40).for_each(|_| assert_eq!(read().unwrap(), 1)));
+            }
+        });
+        assert!(postgres.pool.pids().len() > 3);
+        drop(postgres);
+        operator()
+            .batch_execute(&format!("DROP ROLE {role}"))
+            .unwrap();
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! Where the server is, and how it is spoken to.
 
-use super::failed;
 use super::tls::{self, Tls};
 use crate::db::CatalogError;
 use ::postgres::config::SslMode;
@@ -10,6 +9,10 @@ use std::time::Duration;
 
 /// How long a connection may take to come to be.
 const CONNECT: Duration = Duration::from_secs(10);
+/// How long what was sent may be without an acknowledgement of the other machine before it counts as gone.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+/// After how long without a word the other machine is asked whether it is still there.
+const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// A server, as a URL names it.
 #[derive(Debug)]
@@ -28,23 +31,26 @@ impl Server {
     /// # Errors
     /// [`CatalogError::Url`].
     pub(in crate::db) fn parse(url: &str) -> Result<Self, CatalogError> {
-        let (base, options) = url.split_once('?').unwrap_or((url, ""));
+        let (base, options) = split(url);
         let mut rest = Vec::new();
-        let mut encrypted = false;
+        let mut encrypted = None;
         let mut authorities = None;
         for option in options.split('&').filter(|option| !option.is_empty()) {
-            match option.split_once('=') {
-                Some(("sslmode", "disable")) => encrypted = false,
-                Some(("sslmode", "require" | "verify-full")) => encrypted = true,
-                Some(("sslmode", other)) => {
-                    return Err(CatalogError::Url(format!(
-                        "sslmode is `{other}`, expected `disable`, `require` or `verify-full`"
-                    )));
+            // Names and values may be percent-encoded, and are the same then.
+            let (name, value) = option.split_once('=').unwrap_or((option, ""));
+            match (decoded(name)?.as_str(), value) {
+                ("sslmode", mode) => {
+                    let before = encrypted.replace(is_encrypted(&decoded(mode)?)?);
+                    if before.is_some_and(|before| Some(before) != encrypted) {
+                        let text = "sslmode is given twice, with different values";
+                        return Err(CatalogError::Url(text.to_owned()));
+                    }
                 }
-                Some(("sslrootcert", path)) => authorities = Some(PathBuf::from(path)),
+                ("sslrootcert", path) => authorities = Some(PathBuf::from(decoded(path)?)),
                 _ => rest.push(option),
             }
         }
+        let encrypted = encrypted.unwrap_or(false);
         if authorities.is_some() && !encrypted {
             return Err(CatalogError::Url(
                 "sslrootcert is given, but sslmode is not `require` or `verify-full`".to_owned(),
@@ -66,6 +72,14 @@ impl Server {
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(CONNECT);
         }
+        if config.get_tcp_user_timeout().is_none() {
+            config.tcp_user_timeout(UNACKNOWLEDGED);
+        }
+        if !options.contains("keepalives") {
+            config.keepalives_idle(KEEPALIVE);
+            config.keepalives_interval(KEEPALIVE / 3);
+            config.keepalives_retries(3);
+        }
         if config.get_application_name().is_none() {
             config.application_name("tegulad");
         }
@@ -81,6 +95,47 @@ impl Server {
             Some(tls) => self.config.connect(tls.clone()),
             None => self.config.connect(NoTls),
         }
-        .map_err(failed)
+        .map_err(|error| CatalogError::Unavailable(error.into()))
+    }
+}
+
+/// A URL, and its options. A password may have a `?`: the library takes all up to the first `@` for the user's.
+fn split(url: &str) -> (&str, &str) {
+    let host = url.find('@').unwrap_or(0);
+    let mark = url.get(host..).and_then(|rest| rest.find('?'));
+    mark.and_then(|mark| Some((url.get(..host + mark)?, url.get(host + mark + 1..)?)))
+        .unwrap_or((url, ""))
+}
+
+/// An option's name or value, of which a `%` and two hexadecimal digits are a byte.
+fn decoded(text: &str) -> Result<String, CatalogError> {
+    let mut pieces = text.split('%');
+    let mut bytes = pieces.next().unwrap_or_default().as_bytes().to_vec();
+    for piece in pieces {
+        let byte = piece
+            .get(..2)
+            .filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        match byte.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => bytes.push(byte),
+            // Not the text: it may be that of a password.
+            None => return Err(not_encoded()),
+        }
+        bytes.extend(piece.bytes().skip(2));
+    }
+    String::from_utf8(bytes).map_err(|_| not_encoded())
+}
+
+fn not_encoded() -> CatalogError {
+    let text = "an option of the database's URL is not percent-encoded UTF-8";
+    CatalogError::Url(text.to_owned())
+}
+
+fn is_encrypted(mode: &str) -> Result<bool, CatalogError> {
+    match mode {
+        "disable" => Ok(false),
+        "require" | "verify-full" => Ok(true),
+        other => Err(CatalogError::Url(format!(
+            "sslmode is `{other}`, expected `disable`, `require` or `verify-full`"
+        ))),
     }
 }
