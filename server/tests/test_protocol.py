@@ -5,6 +5,7 @@ import re
 import uuid
 
 import pytest
+from support.http import open_socket
 from support.images import Case, Images, cases
 
 VERSIONS = ["2.18", "2.17", "2.16", "2.15", "2.14", "2.13", "2.12", "2.11", "2.10", "2.9", "2.8", "2.7"]
@@ -388,3 +389,12 @@ def test_details_of_the_stores_are_for_operators(server, who, status):
 def test_usage_is_empty_without_unified_limits(alice):
     assert alice.get("/v2/info/usage").expect(200).json() == {"usage": {}}
     alice.post("/v2/info/usage").expect(404, 405)
+
+
+@pytest.mark.parametrize(
+    "head", ["HTTP/1.0\r\n", "HTTP/1.0\r\nHost: x\r\n", "HTTP/1.1\r\nHost:\r\n", "HTTP/1.1\r\nHost: [::1]:9292\r\n", "HTTP/1.1\r\nHost: a_b\r\n"]
+)
+def test_a_request_names_its_host_and_an_old_one_need_not(server, head):
+    with open_socket(server.port) as connection:
+        connection.sendall(f"GET /healthcheck {head}Connection: close\r\n\r\n".encode())
+        assert connection.recv(1 << 16).split()[1] == b"200"

@@ -8,7 +8,8 @@ use crate::error::ApiError;
 use crate::route::{Accepts, Endpoint, Found, Route};
 use crate::{handlers, request_id, route, versions};
 use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, request};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, request};
 use hyper::body::Incoming;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -54,7 +55,7 @@ pub(crate) async fn answer(
     let has_body = has_body(headers);
     let new_id = shared.random_ids.0;
     let (id, answer) = match request_id::of(headers, shared.settings.request_id_bytes_max, new_id) {
-        Ok(id) if !is_unambiguous(headers) => (id, Err(ambiguous())),
+        Ok(id) if !is_unambiguous(&head) => (id, Err(ambiguous())),
         Ok(id) if method == Method::OPTIONS => (id, preflight(&shared, headers)),
         Ok(id) => {
             let head = Arc::clone(&head);
@@ -66,7 +67,7 @@ pub(crate) async fn answer(
     let (mut response, detail) = match answer {
         Ok(response) => (response, None),
         Err(error) => {
-            let unread = (has_body && !noted.reads_json()) || !is_unambiguous(headers);
+            let unread = (has_body && !noted.reads_json()) || !is_unambiguous(&head);
             let (mut response, detail) = error_answer(headers, error);
             if unread {
                 // The rest of the body is not looked at, so no request can follow it.
@@ -229,17 +230,30 @@ fn check_body(route: &Route, head: &request::Parts) -> Result<(), ApiError> {
     }
 }
 
-/// Whether everyone on the way reads the head alike: it names one host (RFC 9112 §3.2) and one coding of the body, the one
-/// that is understood here. hyper refuses the other ways to be ambiguous.
-fn is_unambiguous(headers: &HeaderMap) -> bool {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+/// Whether everyone on the way reads the head alike: it names one host (RFC 9112 §3.2; in HTTP/1.0, which has no such rule, at
+/// most one) and one coding of the body, the one that is understood here. hyper refuses the other ways to be ambiguous.
+fn is_unambiguous(head: &request::Parts) -> bool {
+    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
     let coding = codings.next().map(HeaderValue::as_bytes);
     let chunked = coding.is_none_or(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"chunked"));
-    chunked && codings.next().is_none() && headers.get_all(HOST).iter().count() <= 1
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let host = match hosts.next() {
+        Some(host) => is_host(host),
+        None => head.version == Version::HTTP_10,
+    };
+    chunked && codings.next().is_none() && host && hosts.next().is_none()
+}
+
+/// Whether it is a host with or without a port, or empty, as it is for a target without one.
+fn is_host(host: &HeaderValue) -> bool {
+    let host = host.as_bytes();
+    host.is_empty() || (!host.contains(&b'@') && Authority::try_from(host).is_ok())
 }
 
 fn ambiguous() -> ApiError {
-    ApiError::bad_request("the request has several hosts, or another transfer coding than chunked")
+    ApiError::bad_request(
+        "the request names no host, several, or what is none, or another transfer coding than chunked",
+    )
 }
 
 /// Whether the head announces a body of more than no bytes.
