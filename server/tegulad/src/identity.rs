@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tegula_domain::Timestamp;
+use tegula_domain::{Timestamp, property};
 use tegula_engine::Clock;
 use tegula_identity::{
     Credentials, Domain, Identity, Keystone, KeystoneSettings, Network, OpenOnLoopback, Provider,
@@ -12,7 +12,9 @@ use tegula_identity::{
 };
 
 use crate::admin_token::{self, AdminToken};
-use crate::config::{Config, ConfigError, IdentitySection, KeystoneSection, ProviderKind};
+use crate::config::{
+    Config, ConfigError, IdentitySection, KeystoneSection, ProviderKind, TokenEntry,
+};
 
 /// The longest file of a password, in bytes.
 const PASSWORD_BYTES_MAX: u64 = 4096;
@@ -172,6 +174,9 @@ fn tokens(section: &IdentitySection) -> Result<Vec<StaticToken>, ConfigError> {
             return Err(refuse("an entry before has the same".to_owned()));
         }
         hashes.push(hash);
+        check_entry(entry).map_err(|text| {
+            ConfigError::value("identity.tokens", format!("entry {number}, {text}"))
+        })?;
         tokens.push(StaticToken::new(
             hash,
             &entry.user,
@@ -180,6 +185,24 @@ fn tokens(section: &IdentitySection) -> Result<Vec<StaticToken>, ConfigError> {
         ));
     }
     Ok(tokens)
+}
+
+/// Whether whoever has the token can be somebody: a project that is empty would own images, and a role with a comma is two.
+pub(crate) fn check_entry(entry: &TokenEntry) -> Result<(), String> {
+    for (key, text) in [("user", &entry.user), ("project", &entry.project)] {
+        property::check_name("it", text).map_err(|error| format!("`{key}`: {error}"))?;
+    }
+    for role in &entry.roles {
+        if role.trim().is_empty() {
+            return Err("`roles`: one of them is empty".to_owned());
+        }
+        if role.contains(',') {
+            return Err(format!(
+                "`roles`: `{role}` has a comma: each role is a text of its own"
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn peers(section: &IdentitySection) -> Result<Vec<Network>, ConfigError> {
@@ -330,6 +353,20 @@ mod tests {
                     token.replace(HASH, "abc")
                 ),
                 "64 hexadecimal digits",
+            ),
+            (
+                &format!(
+                    "[identity]\nproviders = [\"tokens\"]\n{}",
+                    token.replace("\"p\"", "\"\"")
+                ),
+                "entry 1, `project`",
+            ),
+            (
+                &format!(
+                    "[identity]\nproviders = [\"tokens\"]\n{}",
+                    token.replace("[]", "[\"member,reader\"]")
+                ),
+                "has a comma",
             ),
             (
                 "[identity]\nproviders = [\"headers\"]\nheaders.peers = [\"10.0.0.1/8\"]",

@@ -59,17 +59,23 @@ fn run(cli: &Cli) -> Result<(), Box<dyn Error>> {
         roles,
     }) = &cli.command
     {
-        return Ok(token::make(user, project, roles)?);
+        let warnings = token::make(user, project, roles)?;
+        warn(&warnings);
+        return Ok(());
     }
-    let config = Config::load(cli.config.as_deref(), environment()?)?;
+    let environment = environment()?;
+    let ignored = config::ignored(&environment);
+    let config = Config::load(cli.config.as_deref(), environment)?;
     if cli.check_config {
         let warnings = check(&config)?;
-        warnings
+        ignored
             .iter()
+            .chain(&warnings)
             .for_each(|warning| println!("warning: {warning}"));
         println!("the configuration is good");
         return Ok(());
     }
+    warn(&ignored);
     match &cli.command {
         Some(Command::Db(command)) => Ok(database::run(command, &config)?),
         Some(Command::Token { .. }) | None => {
@@ -77,6 +83,13 @@ fn run(cli: &Cli) -> Result<(), Box<dyn Error>> {
             check(&config)?;
             serve::run(&config)
         }
+    }
+}
+
+/// Tells the operator what to look at.
+fn warn(warnings: &[String]) {
+    for warning in warnings {
+        eprintln!("tegulad: warning: {warning}");
     }
 }
 

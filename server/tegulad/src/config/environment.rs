@@ -5,9 +5,29 @@ use toml::{Table, Value};
 
 use super::{Config, ConfigError};
 
-/// What the names of our variables begin with. Those of the command line have no `__` and are none of ours.
+/// What the names of our variables begin with.
 const PREFIX: &str = "TEGULAD_";
 const SEPARATOR: &str = "__";
+/// What the command line takes from the environment.
+const OF_COMMAND_LINE: &str = "TEGULAD_CONFIG";
+
+/// What to tell the operator of variables that look like ours and can name no key, since all keys are in a section.
+///
+/// They are not refused: Kubernetes gives every container variables like `TEGULAD_PORT` if there is a service of that name.
+pub(super) fn ignored<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    let mut names: Vec<&str> = names
+        .into_iter()
+        .filter(|name| name.starts_with(PREFIX) && !name.contains(SEPARATOR))
+        .filter(|name| *name != OF_COMMAND_LINE)
+        .collect();
+    names.sort_unstable();
+    let warning = |name| {
+        format!(
+            "the environment's {name} names no key and is ignored: section and key have `{SEPARATOR}` between them, as in TEGULAD_LISTEN__ADDRESS"
+        )
+    };
+    names.into_iter().map(warning).collect()
+}
 
 /// Lays the variables over a table that is a valid configuration. A variable's value is taken as text where a text may
 /// stand, and else as TOML writes it: `true`, `30`, `["keystone", "tokens"]`.
@@ -120,6 +140,23 @@ mod tests {
             Some(Path::new("true"))
         );
         assert_eq!(config.identity.tokens.len(), 1);
+    }
+
+    #[test]
+    fn variables_that_can_name_no_key_are_pointed_out() {
+        let names = [
+            "TEGULAD_PORT",
+            "TEGULAD_CONFIG",
+            "TEGULA_STORE",
+            "TEGULAD_LISTEN",
+            "TEGULAD_A__B",
+        ];
+        let warnings = ignored(names);
+        assert_eq!(warnings.len(), 2);
+        assert!(
+            warnings[0].contains("TEGULAD_LISTEN names no key"),
+            "{warnings:?}"
+        );
     }
 
     #[test]

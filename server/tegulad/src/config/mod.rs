@@ -8,7 +8,7 @@ mod sections;
 
 pub(crate) use sections::{
     AccessTo, Backend, Config, IdentitySection, KeystoneSection, Level, LogFormat, LogSection,
-    PropertyFormat, ProviderKind,
+    PropertyFormat, ProviderKind, TokenEntry,
 };
 
 use std::path::{Path, PathBuf};
@@ -68,6 +68,11 @@ impl Config {
         };
         environment::overlay(table, environment)
     }
+}
+
+/// What to tell the operator of variables of the environment that look like keys and are none.
+pub(crate) fn ignored(environment: &[(String, String)]) -> Vec<String> {
+    environment::ignored(environment.iter().map(|(name, _)| name.as_str()))
 }
 
 fn read(path: &Path) -> Result<toml::Table, ConfigError> {
