@@ -2,8 +2,9 @@
 //!
 //! Counted, not timed: the steps of SQLite's machine, the pages and rows of PostgreSQL.
 
-use super::listing::{marker, order, statement};
-use super::session::{Backend, Dialect, Session, Value};
+use super::CatalogError;
+use super::listing::{self, marker, order, statement};
+use super::session::{Backend, Dialect, Row, Session, Value};
 use tegula_domain::query::{Asked, Direction, Filter, ImageQuery, ListScope, SortKey, TextColumn};
 use tegula_domain::{ImageId, MemberStatus, Visibility};
 
@@ -148,4 +149,50 @@ pub(super) fn explained<B: Backend>(backend: &B, explain: &str, query: &ImageQue
             Ok(texts.collect())
         })
         .unwrap()
+}
+
+/// A transaction whose statements are counted.
+struct Counted<'a> {
+    session: &'a mut dyn Session,
+    statements: u32,
+}
+
+impl Session for Counted<'_> {
+    fn query(&mut self, statement: &str, parameters: &[Value]) -> Result<Vec<Row>, CatalogError> {
+        self.statements += 1;
+        self.session.query(statement, parameters)
+    }
+
+    fn execute(&mut self, statement: &str, parameters: &[Value]) -> Result<u64, CatalogError> {
+        self.statements += 1;
+        self.session.execute(statement, parameters)
+    }
+
+    fn dialect(&self) -> Dialect {
+        self.session.dialect()
+    }
+}
+
+/// Holds that a page takes three statements, however long it is, and three more to find its marker and look whether it is
+/// shown.
+pub(super) fn assert_few_statements<B: Backend>(backend: &B, name: &str, query: &ImageQuery) {
+    for limit in [1, 25, 1000] {
+        let query = ImageQuery {
+            limit,
+            ..query.clone()
+        };
+        let (found, statements) = backend
+            .read(|session| {
+                let mut counted = Counted {
+                    session,
+                    statements: 0,
+                };
+                let found = listing::page(&mut counted, &query, &|_| true)?;
+                Ok((found.len(), counted.statements))
+            })
+            .unwrap();
+        assert!(found > 0, "{name}");
+        let expected = if query.marker.is_some() { 6 } else { 3 };
+        assert_eq!(statements, expected, "{name}: {found} of {limit} images");
+    }
 }

@@ -98,6 +98,7 @@ mod with_a_server {
                 println!("{name}: {touched} pages");
                 // A row takes up to four pages, and each of the scans may have a page of them.
                 assert!(touched < 400, "{name}: {plan}");
+                plans::assert_few_statements(postgres, &name, &query);
             }
         });
     }

@@ -233,6 +233,7 @@ fn a_listing_costs_its_page_however_deep_and_however_many_images_others_have() {
         })
         .unwrap();
     for (name, query) in plans::listings() {
+        plans::assert_few_statements(&sqlite, &name, &query);
         let plan = plans::explained(&sqlite, "EXPLAIN QUERY PLAN", &query);
         for line in &plan {
             let scan = line.starts_with("SCAN") && !line.starts_with("SCAN scan");
