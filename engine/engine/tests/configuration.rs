@@ -9,7 +9,7 @@ use tegula_engine::{
 };
 use tegula_format::StoreConfig;
 use tegula_io::sim::{Fault, Repeat, SimDisk};
-use tegula_io::{Buffer, Existing, SeededRandom, Storage, StorePath, SystemClock};
+use tegula_io::{Buffer, Existing, MemoryStorage, SeededRandom, Storage, StorePath, SystemClock};
 
 const CONFIG: &str = "tegula.store";
 const COPY: &str = "tegula.store.copy";
@@ -338,4 +338,43 @@ fn images_of_zeros_alone_tell_the_block_size_and_nothing_at_all_is_left_as_it_wa
     let before = read(&empty, CONFIG);
     assert!(repair(&empty).unwrap_err().is_corruption());
     assert_eq!(read(&empty, CONFIG), before);
+}
+
+#[test]
+fn of_several_that_make_a_store_in_one_directory_one_does_and_the_copy_is_its() {
+    for round in 0..200_u64 {
+        let storage = MemoryStorage::new();
+        let init = &|seed| {
+            let environment = Environment {
+                storage: Arc::new(storage.clone()),
+                clock: Arc::new(SystemClock),
+                random: Arc::new(SeededRandom::new(round * 10 + seed)),
+            };
+            Store::init(environment, options()).map(|store| *store.config())
+        };
+        let made: Vec<_> = std::thread::scope(|scope| {
+            let makers: Vec<_> = (0..4).map(|seed| scope.spawn(move || init(seed))).collect();
+            makers
+                .into_iter()
+                .map(|maker| maker.join().unwrap())
+                .collect()
+        });
+        let config = match &*made.iter().flatten().collect::<Vec<_>>() {
+            [config] => **config,
+            made => panic!("{} made it", made.len()),
+        };
+        for refused in made.iter().filter_map(|made| made.as_ref().err()) {
+            assert!(matches!(refused, StoreError::NotEmpty { .. }), "{refused}");
+        }
+        for path in [CONFIG, COPY] {
+            let file = storage.open(&StorePath::new(path)).unwrap();
+            let length = usize::try_from(file.bytes()).unwrap();
+            let bytes = file.read_at(0, length).wait().unwrap();
+            assert_eq!(
+                StoreConfig::decode(&bytes),
+                Ok(config),
+                "{path}, round {round}"
+            );
+        }
+    }
 }

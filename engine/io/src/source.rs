@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// Something that cannot be read at any offset.
-    #[error("{} is {kind}: a disk is read from a regular file or a block device", path.display())]
+    #[error("{} is {kind}, neither a regular file nor a block device", path.display())]
     NotADisk {
         /// Where it stands.
         path: PathBuf,

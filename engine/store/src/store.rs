@@ -57,6 +57,11 @@ impl Store {
                 .try_lock(&paths::epoch_lock(0), LockMode::Shared),
         );
         files::sync_directory(&environment, &paths::directory(paths::LOCKS))?;
+        // Whoever makes a store here at the same time is not to put its own copy of the configuration beside ours.
+        let path = paths::commit_lock();
+        let lock = environment.storage.lock(&path, LockMode::Exclusive);
+        let _lock = lock.map_err(StoreError::io("lock", &path))?;
+        refuse_occupied(&environment)?;
         files::publish(
             &environment,
             &paths::gc_state(),

@@ -190,7 +190,7 @@ fn engine_hint(error: &EngineError) -> Option<&'static str> {
         }
         EngineError::Target(error) => return target_hint(error),
         EngineError::DestinationExists { .. } => {
-            "--force replaces it, --in-place overwrites only the blocks that differ"
+            "--force replaces it; `tegula get --in-place` overwrites only the blocks that differ"
         }
         EngineError::DestinationIsDevice { .. } => {
             "if its content may go, --force overwrites it, writing only the blocks that differ"
@@ -324,9 +324,9 @@ fn source_hint(error: &SourceError) -> Option<&'static str> {
             ..
         }
         | SourceError::NoLength { .. } => {
-            "to take what comes out of it: `tegula put NAME - < SOURCE`"
+            "to take what comes out of it, name - and redirect, as in `tegula put NAME - < SOURCE`"
         }
-        SourceError::NotADisk { .. } => "name the file or device that holds the disk",
+        SourceError::NotADisk { .. } => "name the file or device to be read",
         SourceError::Open { source, .. } => return system_hint(source.kind()),
     })
 }
