@@ -16,9 +16,6 @@ pub const BASE_CACHE_BYTES: usize = 32 << 20;
 /// Parts of the cache, by an id's first byte.
 const PARTS: usize = 8;
 
-/// Chunks that a part keeps at least, however long they are.
-const PART_CHUNKS_MIN: usize = 2;
-
 #[derive(Debug, Default)]
 pub(crate) struct BaseCache {
     parts: [Mutex<Part>; PARTS],
@@ -54,7 +51,8 @@ impl BaseCache {
     /// Keeps a chunk, whose bytes are verified.
     pub(crate) fn insert(&self, id: ChunkId, bytes: Arc<Buffer>, block_size: BlockSize) {
         self.is_used.store(true, Ordering::Relaxed);
-        let room = (BASE_CACHE_BYTES / PARTS / block_size.as_usize()).max(PART_CHUNKS_MIN);
+        // At least one: the longest block is a part's share.
+        let room = (BASE_CACHE_BYTES / PARTS / block_size.as_usize()).max(1);
         let mut part = self
             .part(&id)
             .lock()
@@ -121,10 +119,15 @@ mod tests {
     }
 
     #[test]
-    fn blocks_longer_than_a_parts_share_are_kept_all_the_same() {
-        let cache = BaseCache::default();
-        let (id, bytes) = numbered(1);
-        cache.insert(id, Arc::clone(&bytes), BlockSize::MAX);
-        assert_eq!(cache.get(&id), Some(bytes));
+    fn the_longest_blocks_are_kept_too_and_take_no_more_than_others() {
+        let (cache, size) = (BaseCache::default(), BlockSize::MAX);
+        for n in 0..100 {
+            let (id, bytes) = numbered(n);
+            cache.insert(id, Arc::clone(&bytes), size);
+            assert_eq!(cache.get(&id), Some(bytes));
+        }
+        let kept = (0..100).filter(|n| cache.get(&numbered(*n).0).is_some());
+        let kept = kept.count() * size.as_usize();
+        assert!(kept <= BASE_CACHE_BYTES, "{kept} bytes");
     }
 }
