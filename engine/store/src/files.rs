@@ -43,6 +43,9 @@ pub(crate) fn read_if_present(
     }
 }
 
+/// How much of a table of rows is handed to the storage at once.
+const ROWS_PIECE_BYTES: usize = 1 << 20;
+
 /// A file in the temporary directory. Unless it is published it is taken away again; whoever is killed before leaves
 /// it to garbage collection.
 #[derive(Debug)]
@@ -113,6 +116,22 @@ impl<'a> TemporaryFile<'a> {
             .open(&self.path)
             .map_err(StoreError::io("open", &self.path))?;
         opened.map().map_err(StoreError::io("map", &self.path))
+    }
+
+    /// Appends rows of one length in pieces of about [`ROWS_PIECE_BYTES`].
+    pub(crate) fn append_rows<const BYTES: usize>(
+        &mut self,
+        rows: impl Iterator<Item = [u8; BYTES]>,
+    ) -> Result<(), StoreError> {
+        let mut piece = Buffer::with_capacity(ROWS_PIECE_BYTES);
+        for row in rows {
+            if piece.len() + BYTES > ROWS_PIECE_BYTES {
+                let next = Buffer::with_capacity(ROWS_PIECE_BYTES);
+                self.append(std::mem::replace(&mut piece, next))?;
+            }
+            piece.as_vec_mut().extend_from_slice(&row);
+        }
+        self.append(piece)
     }
 
     /// Makes the content durable, then the name: synced, renamed, directory synced.

@@ -6,8 +6,8 @@ use roaring::RoaringBitmap;
 use std::cmp::Reverse;
 use std::io;
 use tegula_format::{
-    ChunkId, Corruption, ENVELOPE_BYTES, GcState, IdPrefix, Place, QuarantineList, RUN_ROW_BYTES,
-    RunBuilder, RunHeader, RunRow, RunSections, SegmentNumber, encode_run, envelope_length,
+    ChunkId, Corruption, ENVELOPE_BYTES, GcState, IdPrefix, Place, QuarantineList, RunBuilder,
+    RunHeader, RunRow, RunSections, SegmentNumber, encode_run, envelope_length,
 };
 use tegula_io::{Buffer, Existing, LockMode, Mapped, StorePath};
 
@@ -368,17 +368,7 @@ fn write_run<'a, R: Iterator<Item = RunRow>>(
     rows().for_each(|row| builder.push(&row));
     let mut file = files::TemporaryFile::create(environment)?;
     file.append(Buffer::from(builder.head()))?;
-    let mut batch = Buffer::with_capacity(1 << 20);
-    for row in rows() {
-        if batch.len() + RUN_ROW_BYTES > 1 << 20 {
-            file.append(std::mem::replace(
-                &mut batch,
-                Buffer::with_capacity(1 << 20),
-            ))?;
-        }
-        batch.as_vec_mut().extend_from_slice(&row.encode());
-    }
-    file.append(batch)?;
+    file.append_rows(rows().map(|row| row.encode()))?;
     Ok(file)
 }
 

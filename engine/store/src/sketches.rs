@@ -4,8 +4,7 @@
 use crate::{Environment, Session, StoreError, files, paths};
 use std::collections::HashMap;
 use tegula_format::{
-    Feature, IdPrefix, SKETCH_ROW_BYTES, Sketch, SketchRow, SketchRun, SketchRunBuilder,
-    SketchRunHeader,
+    Feature, IdPrefix, Sketch, SketchRow, SketchRun, SketchRunBuilder, SketchRunHeader,
 };
 use tegula_io::{Buffer, Existing, Lock, LockMode, Mapped, StorePath};
 
@@ -278,17 +277,7 @@ fn write<R: Iterator<Item = SketchRow>>(
     rows().for_each(|row| builder.push(&row));
     let mut file = files::TemporaryFile::create(environment)?;
     file.append(Buffer::from(builder.head()))?;
-    let mut batch = Buffer::with_capacity(1 << 20);
-    for row in rows() {
-        if batch.len() + SKETCH_ROW_BYTES > 1 << 20 {
-            file.append(std::mem::replace(
-                &mut batch,
-                Buffer::with_capacity(1 << 20),
-            ))?;
-        }
-        batch.as_vec_mut().extend_from_slice(&row.encode());
-    }
-    file.append(batch)?;
+    file.append_rows(rows().map(|row| row.encode()))?;
     let path = new_path(environment)?;
     file.publish(&path, Existing::Refuse)?;
     Ok(path)
