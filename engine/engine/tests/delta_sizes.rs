@@ -9,12 +9,14 @@
     reason = "a test ends at the first surprise"
 )]
 
+mod support;
+
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use support::name;
 use tegula_engine::{
-    BackendPreference, DeltaBase, DeltaDestination, DeltaReport, DeltaRequest, DeltaSource,
-    Destination, Engine, ImageName, InitOptions, OptimizeOptions, PutRequest, Recompress, Source,
-    Task,
+    BackendPreference, DeltaBase, DeltaDestination, DeltaReport, DeltaRequest, DeltaSource, Engine,
+    InitOptions, OptimizeOptions, Recompress, Task,
 };
 use tegula_format::{BlockIndex, ChunkId, RECORD_HEADER_BYTES};
 use tegula_store::{LayerStack, Session, compress};
@@ -26,10 +28,6 @@ const AROUND_BYTES: u64 = RECORD_HEADER_BYTES as u64 + 32 + 2;
 
 /// What it has once: header, trailer, the heads of two sets.
 const ONCE_BYTES: u64 = 512;
-
-fn name(text: &str) -> ImageName {
-    ImageName::parse(text).unwrap()
-}
 
 /// A block about a third of which does not compress.
 fn block(seed: u64) -> Vec<u8> {
@@ -103,14 +101,7 @@ impl World {
     }
 
     fn put(&self, image: &str, bytes: &[u8], parent: Option<&str>) {
-        let mut stream = bytes;
-        let request = PutRequest {
-            name: name(image),
-            source: Source::Stream(&mut stream),
-            parent: parent.map(name),
-            replace: false,
-        };
-        self.engine.put(request, Task::unattended()).unwrap();
+        support::put(&self.engine, image, bytes, parent);
     }
 
     fn create(&self, base: &str, image: &str, recompress: Recompress) -> (Vec<u8>, DeltaReport) {
@@ -181,11 +172,7 @@ impl World {
     }
 
     fn get(&self, image: &str) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        let to = Destination::Stream(&mut bytes);
-        let got = self.engine.get(&name(image), to, Task::unattended());
-        got.unwrap();
-        bytes
+        support::get(&self.engine, image)
     }
 
     fn apply(&self, stream: &[u8], image: &str) {

@@ -6,21 +6,18 @@
     reason = "a test ends at the first surprise"
 )]
 
+mod support;
+
 use proptest::prelude::*;
+use support::name;
 use tegula_engine::{
     BackendPreference, BlockSize, DeltaApplied, DeltaDestination, DeltaError, DeltaReport,
-    DeltaRequest, DeltaSource, Destination, Engine, EngineError, ImageName, InitOptions,
-    PutRequest, Recompress, Source, StoreError, Task,
+    DeltaRequest, DeltaSource, Engine, EngineError, InitOptions, Recompress, StoreError, Task,
 };
-
 use tegula_format::{BlockIndex, BlockSet, ChunkId};
 use tegula_store::{Ingest, NewImage};
 
 const BLOCK: usize = 4096;
-
-fn name(text: &str) -> ImageName {
-    ImageName::parse(text).unwrap()
-}
 
 struct World {
     _directory: tempfile::TempDir,
@@ -54,23 +51,11 @@ impl World {
     }
 
     fn put(&self, image: &str, bytes: &[u8], parent: Option<&str>) {
-        let mut stream = bytes;
-        let request = PutRequest {
-            name: name(image),
-            source: Source::Stream(&mut stream),
-            parent: parent.map(name),
-            replace: false,
-        };
-        self.engine.put(request, Task::unattended()).unwrap();
+        support::put(&self.engine, image, bytes, parent);
     }
 
     fn get(&self, image: &str) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        let to = Destination::Stream(&mut bytes);
-        self.engine
-            .get(&name(image), to, Task::unattended())
-            .unwrap();
-        bytes
+        support::get(&self.engine, image)
     }
 
     fn create(&self, base: Option<&str>, image: &str) -> (Vec<u8>, DeltaReport) {

@@ -6,22 +6,20 @@
     reason = "a test ends at the first surprise"
 )]
 
+mod support;
+
 use std::io::{self, Write};
 use std::sync::Arc;
+use support::name;
 use tegula_engine::{
-    BlockSize, CollectOptions, DeltaBase, DeltaError, DeltaRequest, DeltaSource, Destination,
-    Engine, EngineError, Environment, ImageName, InitOptions, OptimizeOptions, PutRequest, Source,
-    Store, StreamTag, Task, Workers,
+    BlockSize, CollectOptions, DeltaBase, DeltaError, DeltaRequest, DeltaSource, Engine,
+    EngineError, Environment, InitOptions, OptimizeOptions, Store, StreamTag, Task, Workers,
 };
 use tegula_format::{DeltaHeader, DeltaTrailer};
 use tegula_io::sim::SimDisk;
 use tegula_io::{SeededRandom, Storage, StorePath, SystemClock};
 
 const BLOCK: usize = 4096;
-
-fn name(text: &str) -> ImageName {
-    ImageName::parse(text).unwrap()
-}
 
 struct World {
     disk: SimDisk,
@@ -49,23 +47,12 @@ impl World {
         }
     }
 
-    fn put(&self, image: &str, mut bytes: &[u8], parent: Option<&str>) {
-        let request = PutRequest {
-            name: name(image),
-            source: Source::Stream(&mut bytes),
-            parent: parent.map(name),
-            replace: false,
-        };
-        self.engine.put(request, Task::unattended()).unwrap();
+    fn put(&self, image: &str, bytes: &[u8], parent: Option<&str>) {
+        support::put(&self.engine, image, bytes, parent);
     }
 
     fn get(&self, image: &str) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        let to = Destination::Stream(&mut bytes);
-        self.engine
-            .get(&name(image), to, Task::unattended())
-            .unwrap();
-        bytes
+        support::get(&self.engine, image)
     }
 
     /// Returns the whole stream and its tag.
