@@ -495,12 +495,13 @@ pub(crate) fn merge_own(environment: &Environment, runs: Vec<Run>) -> Result<Vec
     let sealed = segments.map(|segment| segment.get()).collect();
     let merged = merge(environment, &victims, &sealed)?;
     let merged = Run::open(environment, &merged)?;
-    let victims: Vec<_> = victims.iter().map(|run| run.path.clone()).collect();
-    for path in victims.iter().flatten() {
+    for path in victims.iter().filter_map(|run| run.path.as_ref()) {
         files::remove_if_present(environment, path)?;
     }
     files::sync_directory(environment, &paths::directory(paths::INDEX))?;
-    let kept = runs.into_iter().filter(|run| !victims.contains(&run.path));
+    // Not told by their paths: several may have none.
+    let is_victim = |run: &&Run| victims.iter().any(|victim| std::ptr::eq(*victim, *run));
+    let kept = runs.iter().filter(|run| !is_victim(run)).cloned();
     Ok(kept.chain([merged]).collect())
 }
 
@@ -609,14 +610,17 @@ mod tests {
     use tegula_format::Slot;
     use tegula_io::MemoryStorage;
 
-    #[test]
-    fn the_runs_of_one_writer_stay_few_and_list_every_chunk_once() {
+    fn environment() -> Environment {
         let environment = Environment::of_system(Arc::new(MemoryStorage::new()));
         for directory in paths::DIRECTORIES {
             let path = paths::directory(directory);
             environment.storage.create_directory(&path).unwrap();
         }
-        let row = |segment: u32, slot: u16| RunRow {
+        environment
+    }
+
+    fn row(segment: u32, slot: u16) -> RunRow {
+        RunRow {
             id: ChunkId::of(&[segment.to_le_bytes(), u32::from(slot).to_le_bytes()].concat()),
             place: Place {
                 segment: SegmentNumber::new(segment),
@@ -625,7 +629,35 @@ mod tests {
             offset: 4096 + u32::from(slot) * 100,
             stored_length: 10,
             bases: 0,
+        }
+    }
+
+    #[test]
+    fn a_run_whose_file_another_has_merged_away_is_kept_until_it_is_merged_itself() {
+        let environment = environment();
+        let run = |segment: u32, slots: u16| {
+            let rows = (0..slots).map(|slot| row(segment, slot)).collect();
+            let segments = vec![SegmentNumber::new(segment)];
+            match segment % 5 {
+                0 => Run::in_memory(rows, segments),
+                _ => publish_run(&environment, rows, &segments).unwrap(),
+            }
         };
+        // One of those in memory is too long to be merged with the others.
+        let mut runs: Vec<Run> = (1..9).map(|segment| run(segment, 3)).collect();
+        runs.push(run(10, 1000));
+        let runs = merge_own(&environment, runs).unwrap();
+        assert!(runs.len() < 9, "nothing was merged");
+        for (segment, slot) in (1..9).map(|segment| (segment, 2)).chain([(10, 999)]) {
+            let wanted = row(segment, slot);
+            let found: Vec<_> = runs.iter().flat_map(|run| run.find(&wanted.id)).collect();
+            assert_eq!(found, [wanted], "of segment {segment}");
+        }
+    }
+
+    #[test]
+    fn the_runs_of_one_writer_stay_few_and_list_every_chunk_once() {
+        let environment = environment();
         let mut runs = Vec::new();
         for segment in 1..=100 {
             let rows = (0..3).map(|slot| row(segment, slot)).collect();
