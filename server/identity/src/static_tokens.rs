@@ -17,6 +17,9 @@ const PREFIX: &str = "tegula_";
 /// The roles that Keystone's bootstrap makes, each of which implies the ones after it.
 const HIERARCHY: [&str; 4] = ["admin", "manager", "member", "reader"];
 
+/// The role that a service needs to speak on behalf of others.
+const SERVICE_ROLE: &str = "service";
+
 /// SHA-256 of a token. A token has 256 random bits, so a fast hash keeps it: there is nothing to guess.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenHash([u8; 32]);
@@ -159,7 +162,8 @@ impl StaticTokens {
     /// Who has a token, and which roles has the service that speaks on the caller's behalf, if one does.
     ///
     /// # Errors
-    /// [`Flaw::ServiceToken`] if a service's token is presented that is none of these.
+    /// [`Flaw::ServiceToken`] if a service's token is presented that is none of these, [`Flaw::ServiceRole`] if it is not a
+    /// service's: nobody adds the roles of one token to those of another.
     pub(crate) fn identify(
         &self,
         token: &str,
@@ -174,6 +178,9 @@ impl StaticTokens {
         let service = self
             .find(service_token)
             .ok_or(IdentityError::Invalid(Flaw::ServiceToken))?;
+        if !service.has_role(SERVICE_ROLE) {
+            return Err(IdentityError::Invalid(Flaw::ServiceRole));
+        }
         Ok(Some(caller.clone().with_service_roles(service.roles())))
     }
 

@@ -171,7 +171,9 @@ fn tokens_caller() -> Caller {
 #[tokio::test]
 async fn a_static_token_of_a_service_lends_its_roles() {
     let (user, service) = (NewToken::generate().unwrap(), NewToken::generate().unwrap());
+    let other = NewToken::generate().unwrap();
     let identity = Identity::new(vec![Provider::StaticTokens(StaticTokens::new(vec![
+        StaticToken::new(other.hash(), "alice", "p2", ["admin"]),
         StaticToken::new(user.hash(), "alice", "p1", ["member"]),
         StaticToken::new(service.hash(), "nova", "services", ["service"]),
     ]))]);
@@ -197,6 +199,11 @@ async fn a_static_token_of_a_service_lends_its_roles() {
     assert_eq!(
         ask("unknown").await,
         Err(IdentityError::Invalid(Flaw::ServiceToken))
+    );
+    assert_eq!(
+        ask(other.reveal()).await,
+        Err(IdentityError::Invalid(Flaw::ServiceRole)),
+        "nobody borrows the roles of another token"
     );
 }
 
