@@ -257,8 +257,15 @@ def test_a_hidden_property_cannot_be_guessed_from_limits(alice, admin):
     """A caller who may have 128 properties may have 128 that it sees."""
     image_id = alice.create(**{f"open_{n}": "" for n in range(127)})["id"]
     admin.patch(f"/v2/images/{image_id}", [{"op": "add", "path": "/hidden_x", "value": "v"}]).expect(200)
-    alice.patch(f"/v2/images/{image_id}", [{"op": "replace", "path": "/name", "value": "n"}]).expect(200)
+    path = f"/v2/images/{image_id}"
+    alice.patch(path, [{"op": "replace", "path": "/name", "value": "n"}]).expect(200)
+    alice.patch(path, [{"op": "add", "path": "/open_last", "value": ""}]).expect(200)
     assert admin.show(image_id)["hidden_x"] == "v"
+    # What she sees counts, and what she can make without seeing it; who sees all counts all.
+    told = alice.patch(path, [{"op": "add", "path": "/open_more", "value": ""}]).expect(413)
+    assert b"129" in told.body and b"130" not in told.body
+    alice.patch(path, [{"op": "add", "path": "/letterbox_x", "value": ""}]).expect(413)
+    admin.patch(path, [{"op": "add", "path": "/hidden_y", "value": ""}]).expect(413)
 
 
 # --- Names that look like others --------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@
 /// How many or how much of something there may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Properties of an image, those of the server's own not counted; none for any number.
+    /// Properties of an image, those of the server's own and those that the caller must not know of not counted; none for any
+    /// number.
     pub properties: Option<u64>,
     /// Tags of an image.
     pub tags: Option<u64>,

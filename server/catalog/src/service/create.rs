@@ -3,7 +3,6 @@
 use super::{Service, ServiceError, View};
 use std::collections::BTreeMap;
 use tegula_domain::policy::Rule;
-use tegula_domain::property::is_reserved;
 use tegula_domain::quota::Limited;
 use tegula_domain::{Caller, Image, ImageId, ImageStatus, Lineage, NewImage, Visibility};
 
@@ -18,7 +17,7 @@ impl Service {
         self.authorize_new(caller, &image)?;
         let rules = self.rules();
         rules.protection.check_new(caller, &image.properties)?;
-        self.check_counts(&image)?;
+        self.check_counts(caller, &image)?;
         if let Some(parent) = &image.lineage.parent {
             self.check_parent(caller, parent)?;
         }
@@ -80,12 +79,19 @@ impl Service {
     }
 
     /// Checks that an image to be has not too many tags and properties.
-    fn check_counts(&self, image: &Image) -> Result<(), ServiceError> {
-        let properties = counted(&image.properties);
+    fn check_counts(&self, caller: &Caller, image: &Image) -> Result<(), ServiceError> {
+        let properties = self.counted(caller, &image.properties);
         self.limits.check(Limited::Properties, 0, properties)?;
         let tags = image.tags.len() as u64;
         self.limits.check(Limited::Tags, 0, tags)?;
         Ok(())
+    }
+
+    /// How many of an image's properties count towards the limit for this caller.
+    pub(super) fn counted(&self, caller: &Caller, properties: &BTreeMap<String, String>) -> u64 {
+        let rules = self.rules();
+        let counts = |name: &&String| rules.protection.counts(caller, name);
+        properties.keys().filter(counts).count() as u64
     }
 
     /// Checks that an image may be made an increment of that one: that the caller may have its bytes, and that there are
@@ -113,9 +119,4 @@ pub(crate) const fn right_to_show(visibility: Visibility) -> Option<Rule> {
         Visibility::Community => Some(Rule::CommunitizeImage),
         Visibility::Shared | Visibility::Private => None,
     }
-}
-
-/// How many properties count towards the limit.
-pub(crate) fn counted(properties: &BTreeMap<String, String>) -> u64 {
-    properties.keys().filter(|name| !is_reserved(name)).count() as u64
 }

@@ -1,6 +1,6 @@
 //! Changes what is known of an image: all the changes of a request, or none.
 
-use super::create::{counted, right_to_show};
+use super::create::right_to_show;
 use super::{Service, ServiceError, View};
 use std::collections::BTreeSet;
 use tegula_domain::policy::Rule;
@@ -87,7 +87,7 @@ impl Service {
             for change in changes {
                 self.apply(caller, &mut image, change)?;
             }
-            self.check_growth(authorized.image(), &image)?;
+            self.check_growth(caller, authorized.image(), &image)?;
             let image = self.save(&authorized, image)?;
             Ok(self.view(caller, image))
         })
@@ -156,9 +156,14 @@ impl Service {
     }
 
     /// Checks the limits of what grew: an image that has too much since before the limit was lowered can still be changed.
-    fn check_growth(&self, before: &Image, after: &Image) -> Result<(), ServiceError> {
+    fn check_growth(
+        &self,
+        caller: &Caller,
+        before: &Image,
+        after: &Image,
+    ) -> Result<(), ServiceError> {
         let limits = &self.limits;
-        let properties = |image: &Image| counted(&image.properties);
+        let properties = |image: &Image| self.counted(caller, &image.properties);
         limits.check(Limited::Properties, properties(before), properties(after))?;
         let tags = |image: &Image| image.tags.len() as u64;
         limits.check(Limited::Tags, tags(before), tags(after))?;

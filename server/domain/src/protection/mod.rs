@@ -259,6 +259,13 @@ impl Protection {
             .collect()
     }
 
+    /// Whether properties of that name count towards the limit for a change that this caller makes: those it sees, and those
+    /// it may make without seeing them. Were others counted, the limit would tell how many of them there are.
+    pub fn counts(&self, caller: &Caller, name: &str) -> bool {
+        !is_reserved(name)
+            && (self.sees(caller, name) || self.may(caller, PropertyOperation::Create, name))
+    }
+
     fn sees(&self, caller: &Caller, name: &str) -> bool {
         !is_internal(name) && self.may(caller, PropertyOperation::Read, name)
     }
