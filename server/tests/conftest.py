@@ -22,6 +22,11 @@ def pytest_addoption(parser):
     parser.addoption("--postgres", action="store_true", help="keep the catalog in the server of TEGULA_TEST_POSTGRES")
 
 
+def pytest_ignore_collect(collection_path, config):
+    """A database in a file does not go away: that file of tests is for one on a server."""
+    return collection_path.name == "test_outages.py" and not config.getoption("--postgres") or None
+
+
 def binary(request, name):
     path = Path(request.config.getoption(name)).resolve()
     assert path.is_file(), f"{path}: build it first"
