@@ -168,6 +168,28 @@ def test_a_database_whose_images_moved_to_another_store_can_be_told_so(begin, ru
     assert first_again.returncode == 1 and "forget-store" in first_again.stderr, "the other one is noted now"
 
 
+def test_a_database_whose_store_is_lost_takes_another_only_if_it_is_told_to(begin, run):
+    server = begin(TEGULAD_IDENTITY__PROVIDERS='["open"]')
+    image = Client(server.port).create_active(b"lost")
+    end(server)
+    elsewhere = {"TEGULAD_STORE__PATH": "another/store"}
+    run("db", "forget-store")
+    refused = run(TEGULAD_LISTEN__ADDRESS=f"127.0.0.1:{free_port()}", **elsewhere)
+    assert refused.returncode == 1 and image["id"] in refused.stderr and "`tegulad db take-store`" in refused.stderr, refused.stderr
+    taken = run("db", "take-store", **elsewhere)
+    assert taken.returncode == 0 and "is noted" in taken.stdout, taken.stderr
+    server = begin(TEGULAD_IDENTITY__PROVIDERS='["open"]', **elsewhere)
+    client = Client(server.port)
+    assert client.show(image["id"])["status"] == "active", "it can still be looked at, and deleted"
+    assert run("db", "take-store", **elsewhere).returncode == 1, "not while a server works with it"
+    client.delete(f"/v2/images/{image['id']}").expect(204)
+    client.create_active(b"new")
+    end(server)
+    # The first store has nothing but what this database does not know any more: it would be removed.
+    refused = run("db", "take-store")
+    assert refused.returncode == 1 and "1 images" in refused.stderr, refused.stderr
+
+
 def test_open_access_needs_no_token_and_is_for_loopback_only(begin, run):
     providers = {"TEGULAD_IDENTITY__PROVIDERS": '["open"]'}
     server = begin(**providers)

@@ -15,8 +15,8 @@ use tegula_catalog::HashAlgorithm;
 use tegula_catalog::content::{Content, Named, Part, name_of};
 use tegula_catalog::db;
 use tegula_catalog::service::{
-    Announced, OwnStoreError, Rules, Service, ServiceError, TransferError, TransferSettings,
-    Transfers,
+    Announced, Attribute, Change, OwnStoreError, Rules, Service, ServiceError, TransferError,
+    TransferSettings, Transfers,
 };
 use tegula_domain::quota::Limits;
 use tegula_domain::{Caller, Image, ImageId, ImageStatus, NewImage, Visibility};
@@ -923,6 +923,39 @@ fn a_database_and_a_store_that_do_not_belong_together_are_told_apart() {
     }
     assert_eq!(unused.transfers.service().catalog().store().unwrap(), None);
     assert_eq!(world.bytes(&id, 0..5), b"bytes");
+}
+
+#[test]
+fn a_database_that_noted_no_store_takes_none_that_has_nothing_of_its_images() {
+    let (world, empty, mut mixed) = (World::new(), World::new(), World::new());
+    world.create("raw");
+    let put_together = |mixed: &mut World| {
+        mixed.transfers = Transfers::new(
+            world.transfers.service().clone(),
+            empty.transfers.content().clone(),
+            TransferSettings::default(),
+        );
+        mixed.transfers.own_store()
+    };
+    // Hidden ones count, whoever else looks away.
+    let id = world.create("raw");
+    world.upload(&id, b"bytes").unwrap();
+    let hide = [Change::Set(Attribute::Hidden(true))];
+    let service = world.transfers.service();
+    service.update(&world.owner, &id, &hide).unwrap();
+    for _ in 0..2 {
+        let error = put_together(&mut mixed).unwrap_err().to_string();
+        assert!(
+            error.contains(id.as_str()) && error.contains("take-store"),
+            "{error}"
+        );
+        assert_eq!(service.catalog().store().unwrap(), None);
+    }
+    // Its own is taken; and images that have no bytes yet belong to any.
+    world.transfers.delete(&world.owner, &id).unwrap();
+    put_together(&mut mixed).unwrap();
+    let error = world.transfers.own_store().unwrap_err();
+    assert!(matches!(error, OwnStoreError::OtherStore { .. }), "{error}");
 }
 
 #[test]

@@ -59,4 +59,7 @@ pub(crate) enum DatabaseCommand {
     /// Forget which store the images are in, after they were moved to another: the next start takes the store it opens.
     /// No server may be running
     ForgetStore,
+    /// Note that the images are in the store of the configuration, whatever it lacks, after the one they were in is lost.
+    /// No server may be running
+    TakeStore,
 }

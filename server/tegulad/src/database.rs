@@ -4,11 +4,14 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
+use tegula_catalog::content::Content;
 use tegula_catalog::db::{self, Catalog, CatalogError};
+use tegula_catalog::service::{self, OwnStoreError};
 
 use crate::cli::DatabaseCommand;
 use crate::config::{Config, ConfigError};
 use crate::directory;
+use crate::store::{self, StoreError};
 
 /// A database is not to be had.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +22,12 @@ pub(crate) enum DatabaseError {
     /// It says so itself.
     #[error("the database of `database.url`")]
     Catalog(#[from] CatalogError),
+    /// The store of the configuration is not to be had.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The database cannot have it.
+    #[error("`store.path` and `database.url`")]
+    OwnStore(#[from] OwnStoreError),
     /// Nobody reads what is printed.
     #[error("cannot print")]
     Output(#[from] io::Error),
@@ -104,6 +113,16 @@ pub(crate) fn run(command: &DatabaseCommand, config: &Config) -> Result<(), Data
                 )?,
                 None => writeln!(output, "no store was noted: nothing to do")?,
             }
+        }
+        DatabaseCommand::TakeStore => {
+            check_there(url)?;
+            let _claim = store::claim(config)?;
+            let content = Content::new(store::open(config)?);
+            let store = service::take_store(&*db::open(url)?, &content)?;
+            writeln!(
+                output,
+                "the store {store} is noted: images whose bytes are not in it have none until they come back"
+            )?;
         }
     }
     Ok(output.flush()?)

@@ -37,7 +37,7 @@ pub use error::ServiceError;
 pub use increment::{Increment, IncrementForm};
 pub use lineage::Base;
 pub use list::{ListRequest, Page};
-pub use own_store::OwnStoreError;
+pub use own_store::{OwnStoreError, take_store};
 pub use recover::Recovered;
 pub use transfer::{TransferError, TransferSettings, Transfers};
 pub use update::{Attribute, Change, PropertyChange};
