@@ -30,7 +30,7 @@ enum Failure {
     DoneButLost,
 }
 
-/// A database some of whose calls fail.
+/// A database some of whose calls fail, or are late.
 #[derive(Debug)]
 struct Faulty {
     catalog: Arc<dyn Catalog>,
@@ -38,6 +38,8 @@ struct Faulty {
     first: AtomicU64,
     last: AtomicU64,
     lost: AtomicBool,
+    /// Before which call somebody gives the images that are being imported another format.
+    late: AtomicU64,
 }
 
 impl Faulty {
@@ -48,7 +50,18 @@ impl Faulty {
             first: AtomicU64::new(u64::MAX),
             last: AtomicU64::new(0),
             lost: AtomicBool::new(false),
+            late: AtomicU64::new(0),
         }
+    }
+
+    /// Does what a PATCH may do meanwhile. Returns whether there was such an image.
+    fn change_formats(&self) -> bool {
+        let importing = self.catalog.in_status(&[ImageStatus::Importing]).unwrap();
+        for mut image in importing.iter().cloned() {
+            image.disk_format = Some("iso".to_owned());
+            self.catalog.save(&image).unwrap();
+        }
+        !importing.is_empty()
     }
 
     /// Lets some calls fail, counted from 1 from now on.
@@ -65,6 +78,9 @@ impl Faulty {
         call: impl FnOnce(&dyn Catalog) -> Result<T, CatalogError>,
     ) -> Result<T, CatalogError> {
         let number = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
+        if number == self.late.load(Ordering::SeqCst) && !self.change_formats() {
+            self.late.store(0, Ordering::SeqCst);
+        }
         let fails = (self.first.load(Ordering::SeqCst)..=self.last.load(Ordering::SeqCst))
             .contains(&number);
         let failed = || CatalogError::Database("it cannot be reached".into());
@@ -360,4 +376,44 @@ fn a_disk_that_fails_at_any_call_leaves_an_image_queued_and_nothing_of_it() {
         }
     }
     assert!(full > 10, "{full} times the disk was full");
+}
+
+#[test]
+fn bytes_that_were_judged_as_one_format_are_not_published_as_another() {
+    let stage = |world: &World| {
+        let announced = Announced::default();
+        let mut bytes: &[u8] = b"bytes of a raw disk";
+        let staged = world
+            .transfers
+            .stage(&world.owner, &world.id, announced, &mut bytes);
+        staged.unwrap();
+        world.catalog.calls.store(0, Ordering::SeqCst);
+    };
+    let counted = World::new();
+    stage(&counted);
+    let import = |world: &World| world.transfers.import_staged(&world.owner, &world.id);
+    import(&counted).unwrap();
+    let calls = counted.catalog.calls.load(Ordering::SeqCst);
+    let mut changed = 0;
+    for call in 1..=calls {
+        let world = World::new();
+        stage(&world);
+        world.catalog.late.store(call, Ordering::SeqCst);
+        let imported = import(&world);
+        if world.catalog.late.load(Ordering::SeqCst) == 0 {
+            imported.unwrap(); // it was not being imported yet
+            continue;
+        }
+        changed += 1;
+        let error = imported.unwrap_err();
+        assert!(
+            matches!(error, TransferError::Service(ServiceError::Conflict(_))),
+            "before call {call}: {error:?}"
+        );
+        let image = world.image();
+        assert_eq!(image.status, ImageStatus::Queued, "before call {call}");
+        assert_eq!(image.disk_format.as_deref(), Some("iso"));
+        assert_eq!(world.stored(), [], "before call {call}");
+    }
+    assert!(changed > 0, "of {calls} calls");
 }

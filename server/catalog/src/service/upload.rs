@@ -151,6 +151,7 @@ impl Transfers {
             if image.status != begun.status {
                 return Ok(false);
             }
+            check_formats_are_the_judged(image, begun)?;
             image
                 .transition(ImageStatus::Active)
                 .map_err(|refused| ServiceError::Conflict(refused.to_string()))?;
@@ -168,6 +169,18 @@ impl Transfers {
             Ok(true)
         })?;
         Ok(saved)
+    }
+}
+
+/// The formats of an image that is being imported can be changed, and its bytes were judged by those it had when that began.
+fn check_formats_are_the_judged(image: &Image, begun: &Image) -> Result<(), ServiceError> {
+    let formats = |image: &Image| (image.disk_format.clone(), image.container_format.clone());
+    match formats(image) == formats(begun) {
+        true => Ok(()),
+        false => Err(ServiceError::Conflict(format!(
+            "the formats of image {} were changed while its bytes were judged by those before",
+            image.id
+        ))),
     }
 }
 
