@@ -49,7 +49,7 @@ impl Transfers {
         }
         let reader = self.content.open(id, Part::Data);
         let reader = reader.map_err(TransferError::of_store)?;
-        let reader = reader.ok_or_else(|| TransferError::Missing(id.clone()))?;
+        let reader = reader.ok_or_else(|| self.gone_or_missing(id))?;
         Ok(Some(Download {
             image: image.clone(),
             reader,

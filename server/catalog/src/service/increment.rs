@@ -189,7 +189,7 @@ impl Transfers {
         };
         let made = match (source.failed.take(), made) {
             (Some(error), Err(_)) => return Err(error),
-            (_, Err(error)) => return Err(refusal(error, parent)),
+            (_, Err(error)) => return Err(self.refusal(error, parent)),
             (_, Ok(made)) => made,
         };
         self.content.forget(&made.name);
@@ -199,6 +199,27 @@ impl Transfers {
                 self.drop_made(&made)?;
                 Err(error)
             }
+        }
+    }
+
+    /// Turns what the engine says of an increment into what the caller is told.
+    fn refusal(&self, error: EngineError, parent: &Image) -> TransferError {
+        match error {
+            EngineError::Delta(error) => match *error {
+                DeltaError::OtherBase {
+                    expected, found, ..
+                } => TransferError::OtherParent {
+                    parent: parent.id.clone(),
+                    expected: found.map_or("nothing".to_owned(), |digest| digest.to_string()),
+                    found: expected.map(|digest| digest.to_string()),
+                },
+                error => TransferError::Increment(EngineError::Delta(Box::new(error))),
+            },
+            error @ (EngineError::Qcow2 { .. }
+            | EngineError::ReadSource { .. }
+            | EngineError::TooLarge { .. }
+            | EngineError::ParentNeeded { .. }) => TransferError::Increment(error),
+            error => self.of_store_over(error, Some(&parent.id)),
         }
     }
 
@@ -288,27 +309,6 @@ impl Transfers {
         };
         self.hash_later(&image.id);
         Ok(image)
-    }
-}
-
-/// Turns what the engine says of an increment into what the caller is told.
-fn refusal(error: EngineError, parent: &Image) -> TransferError {
-    match error {
-        EngineError::Delta(error) => match *error {
-            DeltaError::OtherBase {
-                expected, found, ..
-            } => TransferError::OtherParent {
-                parent: parent.id.clone(),
-                expected: found.map_or("nothing".to_owned(), |digest| digest.to_string()),
-                found: expected.map(|digest| digest.to_string()),
-            },
-            error => TransferError::Increment(EngineError::Delta(Box::new(error))),
-        },
-        error @ (EngineError::Qcow2 { .. }
-        | EngineError::ReadSource { .. }
-        | EngineError::TooLarge { .. }
-        | EngineError::ParentNeeded { .. }) => TransferError::Increment(error),
-        error => TransferError::of_store(error),
     }
 }
 

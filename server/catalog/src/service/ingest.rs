@@ -115,7 +115,7 @@ impl Transfers {
                 (Ok(_) | Err(Stopped::NobodyTakes), Err(error)) => {
                     // It may have failed to say that it stored them. Nobody else can be sending any now.
                     drop(self.content.remove(&image.id, part));
-                    Err(TransferError::of_store(error))
+                    Err(self.of_store_over(error, image.lineage.parent.as_ref()))
                 }
                 (Err(Stopped::Because(error)), Err(_)) => Err(error),
                 (Err(_), Ok(_)) => {

@@ -5,12 +5,12 @@
 //! download both.
 
 use super::ServiceError;
-use super::transfer::{TransferError, Transfers};
+use super::transfer::{TransferError, Transfers, is_not_there};
 use crate::content::{Part, name_of};
 use std::sync::atomic::AtomicBool;
 use tegula_domain::policy::Rule;
 use tegula_domain::{Caller, Image, ImageId, ImageStatus};
-use tegula_engine::{DeltaStream, EngineError, ExtentPage, ExtentWindow, StoreError, Task};
+use tegula_engine::{DeltaStream, EngineError, ExtentPage, ExtentWindow, Task};
 
 /// How many generations of parents are looked at.
 const GENERATIONS_MAX: u32 = 1024;
@@ -46,16 +46,16 @@ impl Transfers {
             interrupted: stop,
         };
         let image = name_of(id, Part::Data);
-        let base = base.map(|base| name_of(&base, Part::Data));
+        let base_name = base.as_ref().map(|base| name_of(base, Part::Data));
         let engine = self.content.engine();
         let mut served = None;
-        let promised = engine.serve_delta(base.as_ref(), &image, task, |stream| {
+        let promised = engine.serve_delta(base_name.as_ref(), &image, task, |stream| {
             served = Some(serve(stream));
             Ok::<_, EngineError>(())
         });
         match (promised, served) {
             (_, Some(served)) => served,
-            (Err(error), None) => Err(missing_or(error, id)),
+            (Err(error), None) => Err(self.missing_or(error, id, base.as_ref())),
             (Ok(()), None) => unreachable!("a stream that was promised is served"),
         }
     }
@@ -76,7 +76,7 @@ impl Transfers {
         let engine = self.content.engine();
         match engine.extents(base_name.as_ref(), &image, window) {
             Ok(page) => Ok((page, base)),
-            Err(error) => Err(missing_or(error, id)),
+            Err(error) => Err(self.missing_or(error, id, base.as_ref())),
         }
     }
 
@@ -147,9 +147,26 @@ impl Transfers {
 
     /// How many bytes of chunks an image has beside those of another.
     fn bytes_beside(&self, id: &ImageId, base: &ImageId) -> Result<u64, TransferError> {
-        let (image, base) = (name_of(id, Part::Data), name_of(base, Part::Data));
-        let bytes = self.content.engine().bytes_beside(&base, &image);
-        bytes.map_err(|error| missing_or(error, id))
+        let (image, base_name) = (name_of(id, Part::Data), name_of(base, Part::Data));
+        let bytes = self.content.engine().bytes_beside(&base_name, &image);
+        bytes.map_err(|error| self.missing_or(error, id, Some(base)))
+    }
+
+    /// What the engine says of two images, either of which may have been deleted since it was looked up.
+    fn missing_or(
+        &self,
+        error: EngineError,
+        id: &ImageId,
+        base: Option<&ImageId>,
+    ) -> TransferError {
+        match base.filter(|base| is_not_there(&error, base)) {
+            Some(base) => match self.gone_or_missing(base) {
+                TransferError::Service(ServiceError::NoImage(_)) => no_base(base).into(),
+                error => error,
+            },
+            None if is_not_there(&error, id) => self.gone_or_missing(id),
+            None => TransferError::of_stream(error),
+        }
     }
 
     /// The same for an image that has just come in; none if it has no parent, or none any more whose bytes the caller may
@@ -173,7 +190,11 @@ impl Transfers {
         }
         match self.bytes_beside(id, parent) {
             Ok(bytes) => Ok(Some(bytes)),
-            Err(TransferError::Missing(_)) => Ok(None),
+            // Either was deleted a moment ago.
+            Err(
+                TransferError::Missing(_)
+                | TransferError::Service(ServiceError::Invalid(_) | ServiceError::NoImage(_)),
+            ) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -209,10 +230,7 @@ impl Transfers {
         };
         match self.downloadable(caller, &base) {
             Ok(_) => Ok(Some(base)),
-            Err(ServiceError::NoImage(_)) => {
-                let text = format!("base: there is no image {base}");
-                Err(ServiceError::Invalid(text).into())
-            }
+            Err(ServiceError::NoImage(_)) => Err(no_base(&base).into()),
             Err(ServiceError::Denied(_)) => {
                 let text = format!("you may not download the base, image {base}");
                 Err(ServiceError::Forbidden(text).into())
@@ -247,10 +265,6 @@ fn check_active(image: &Image) -> Result<(), ServiceError> {
     }
 }
 
-/// What the engine says, where it may be that the catalog knows of bytes that the store does not have.
-fn missing_or(error: EngineError, id: &ImageId) -> TransferError {
-    match error {
-        EngineError::Store(StoreError::ImageNotFound { .. }) => TransferError::Missing(id.clone()),
-        error => TransferError::of_stream(error),
-    }
+fn no_base(base: &ImageId) -> ServiceError {
+    ServiceError::Invalid(format!("base: there is no image {base}"))
 }

@@ -12,7 +12,7 @@
 use super::late_hashes::Waiting;
 use super::take_back::Unfinished;
 use super::{Service, ServiceError};
-use crate::content::{self, Content};
+use crate::content::{self, Content, Part, name_of};
 use crate::db::CatalogError;
 use crate::digests::HashAlgorithm;
 use std::io;
@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use tegula_domain::inspect::{InspectionRules, Refusal};
 use tegula_domain::{Image, ImageId};
-use tegula_engine::EngineError;
+use tegula_engine::{EngineError, StoreError};
 
 /// How bytes are taken in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -184,6 +184,34 @@ impl Transfers {
         &self.settings
     }
 
+    /// Why the store does not have an image's bytes: it was deleted a moment ago, or they are lost.
+    pub(super) fn gone_or_missing(&self, id: &ImageId) -> TransferError {
+        match self.service.catalog.image(id) {
+            Ok(None) => ServiceError::NoImage(id.clone()).into(),
+            Ok(Some(_)) => TransferError::Missing(id.clone()),
+            Err(error) => error.into(),
+        }
+    }
+
+    /// What the engine says of bytes that were to be stored as what differs from a parent's. That may have been deleted while
+    /// they came.
+    pub(super) fn of_store_over(
+        &self,
+        error: EngineError,
+        parent: Option<&ImageId>,
+    ) -> TransferError {
+        let Some(parent) = parent.filter(|parent| is_not_there(&error, parent)) else {
+            return TransferError::of_store(error);
+        };
+        match self.gone_or_missing(parent) {
+            TransferError::Service(ServiceError::NoImage(_)) => {
+                let text = format!("the parent, image {parent}, was deleted meanwhile");
+                ServiceError::Conflict(text).into()
+            }
+            error => error,
+        }
+    }
+
     /// Saves what became of an image by our own doing, as long as `change` still wants it when others saved it first; none
     /// if the image is gone, or is no longer as `change` expects it.
     pub(super) fn save_own(
@@ -227,4 +255,10 @@ impl Transfers {
             Ok(Some(image))
         })
     }
+}
+
+/// Whether the store does not have the bytes of this image.
+pub(super) fn is_not_there(error: &EngineError, id: &ImageId) -> bool {
+    let sought = name_of(id, Part::Data);
+    matches!(error, EngineError::Store(StoreError::ImageNotFound { name }) if name == sought.as_str())
 }
