@@ -31,6 +31,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(1, "0001_images"),
     migration!(2, "0002_without_hash"),
     migration!(3, "0003_store"),
+    migration!(4, "0004_orders"),
 ];
 
 /// The table of the steps that were taken.

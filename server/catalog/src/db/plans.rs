@@ -22,12 +22,13 @@ pub(super) fn fill(session: &mut dyn Session) {
     let images = format!(
         "WITH RECURSIVE numbers (n) AS (SELECT CAST(0 AS BIGINT) UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < $1) \
          INSERT INTO images (id, id_lower, version, status, live, visibility, protected, hidden, owner, name, \
-             min_ram, min_disk, size, created_at, updated_at) \
-         SELECT {id}, {id}, 1, 'active', TRUE, \
+             min_ram, min_disk, size, created_at, updated_at, disk_format, container_format) \
+         SELECT {id}, {id}, 1, CASE WHEN n % 13 = 0 THEN 'queued' ELSE 'active' END, TRUE, \
              CASE WHEN n % 10 = 0 THEN 'public' WHEN n % 10 IN (2, 3) THEN 'community' \
                   WHEN n % 10 = 4 OR n % 20 = 1 THEN 'shared' ELSE 'private' END, \
              FALSE, FALSE, CASE WHEN n % 10 = 1 THEN 'p1' ELSE 'other-' || (n % 997) END, 'image-' || (n % 991), \
-             0, 0, n, n / 2 * 1000000, 0 \
+             0, 0, n, n / 2 * 1000000, n * 7919 % 100003 * 1000000, \
+             CASE WHEN n % 3 = 0 THEN 'raw' WHEN n % 3 = 1 THEN 'qcow2' END, CASE WHEN n % 7 > 0 THEN 'bare' END \
          FROM numbers"
     );
     session.execute(&images, &[IMAGES.into()]).unwrap();
@@ -42,8 +43,20 @@ pub(super) fn id(number: i64) -> ImageId {
     ImageId::parse(&format!("0a000000-0000-4000-8000-{number:012x}")).unwrap()
 }
 
-/// The listings that must not cost more than their page: every scope, in both indexed orders, both directions, from the
-/// beginning and from deep in; and images of one name.
+/// The keys that images are sorted by: none is the default order, by time.
+const KEYS: [Option<SortKey>; 8] = [
+    None,
+    Some(SortKey::Name),
+    Some(SortKey::Status),
+    Some(SortKey::ContainerFormat),
+    Some(SortKey::DiskFormat),
+    Some(SortKey::Size),
+    Some(SortKey::Id),
+    Some(SortKey::UpdatedAt),
+];
+
+/// The listings that must not cost more than their page: every scope, in every order, both directions, from the beginning
+/// and from deep in; and images of one name.
 pub(super) fn listings() -> Vec<(String, ImageQuery)> {
     let only = |visibility| Asked::Only(visibility);
     let scopes = [
@@ -63,22 +76,21 @@ pub(super) fn listings() -> Vec<(String, ImageQuery)> {
     ];
     let mut listings = Vec::new();
     for (name, visibility, admin) in scopes {
-        // Memberships are not ordered by name: those of a project are gone through for it.
+        // Memberships are ordered by time alone: those of a project are gone through for other orders.
         let shares = !admin
             && matches!(
                 visibility,
                 Asked::Usual | Asked::All | Asked::Only(Visibility::Shared)
             );
         for direction in [Direction::Descending, Direction::Ascending] {
-            for by_name in [false, true] {
-                if by_name && shares {
+            for key in KEYS {
+                if key.is_some() && shares {
                     continue;
                 }
                 for deep in [None, Some(IMAGES / 2), Some(IMAGES * 9 / 10)] {
-                    let by = if by_name { "name" } else { "time" };
                     listings.push((
-                        format!("{name} images by {by}, {direction:?}, after {deep:?}"),
-                        listing(visibility, admin, by_name, direction, deep),
+                        format!("{name} images by {key:?}, {direction:?}, after {deep:?}"),
+                        listing(visibility, admin, key, direction, deep),
                     ));
                 }
             }
@@ -86,7 +98,7 @@ pub(super) fn listings() -> Vec<(String, ImageQuery)> {
         if shares {
             continue;
         }
-        let mut named = listing(visibility, admin, false, Direction::Descending, None);
+        let mut named = listing(visibility, admin, None, Direction::Descending, None);
         let names = vec!["image-7".to_owned()];
         named.filters.push(Filter::Text(TextColumn::Name, names));
         listings.push((format!("{name} images of one name"), named));
@@ -97,13 +109,13 @@ pub(super) fn listings() -> Vec<(String, ImageQuery)> {
 fn listing(
     visibility: Asked,
     admin: bool,
-    by_name: bool,
+    key: Option<SortKey>,
     direction: Direction,
     deep: Option<i64>,
 ) -> ImageQuery {
     let mut sort = vec![(SortKey::CreatedAt, direction), (SortKey::Id, direction)];
-    if by_name {
-        sort.insert(0, (SortKey::Name, direction));
+    if let Some(key) = key {
+        sort.insert(0, (key, direction));
     }
     ImageQuery {
         scope: ListScope {
