@@ -230,6 +230,22 @@ def test_who_is_reading_reads_to_the_end(server, alice, change, what):
     alice.get(path).expect({"deleted": 404, "deactivated": 403, "made private": 200}[change])
 
 
+@pytest.mark.parametrize("kind", [DELTA, QCOW2])
+def test_an_increment_that_the_server_did_not_outlive_may_be_tried_again(server, alice, versions, kind):
+    waiting = [increments(alice, versions, kind) for _ in range(3)]
+    for (image_id, data), sent in zip(waiting, [1, 100, -1]):
+        connection = open_socket(server.port)
+        connection.sendall(head(alice, image_id, f"Content-Length: {len(data)}", kind=kind) + b"\r\n" + data[:sent])
+        eventually(lambda image_id=image_id: alice.show(image_id)["status"] == "saving")
+    server.kill()
+    server.start()
+    for image_id, data in waiting:
+        assert_queued(alice, image_id)
+        alice.upload(image_id, data, headers={"Content-Type": kind}).expect(204)
+        due = versions["child"] if kind == DELTA else versions["parent"]
+        assert alice.show(image_id)["os_tree_hash"] == due["os_tree_hash"]
+
+
 # --- What is left -----------------------------------------------------------------------------------------------------
 
 
