@@ -2,8 +2,11 @@
 
 import hashlib
 import http.client
+import json
 import sqlite3
+import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from support import disks
@@ -184,8 +187,6 @@ def test_who_waits_for_leave_and_then_leaves_has_left_no_trace(server, alice, ve
 
 
 def test_one_of_many_increments_at_once_wins(server, alice, versions):
-    from concurrent.futures import ThreadPoolExecutor
-
     image_id, data = increments(alice, versions, DELTA)
     bodies = [(data, DELTA), (versions["overlay"], QCOW2), (versions["bytes"], OCTETS)] * 3
 
@@ -246,14 +247,33 @@ def test_an_increment_that_the_server_did_not_outlive_may_be_tried_again(server,
         assert alice.show(image_id)["os_tree_hash"] == due["os_tree_hash"]
 
 
+def test_what_is_read_while_it_is_deleted_is_there_or_is_not(server, alice, versions):
+    """Between looking an image up and opening its bytes it may go, or what it is compared with: that is no failure of the server."""
+
+    def ask(path):
+        client = alice.again()
+        for _ in range(6):
+            response = client.get(path).expect(200, 400, 404)
+            if path.endswith("/file") and response.status == 200:
+                assert response.body == versions["bytes"][: 2 * MIB]
+
+    with ThreadPoolExecutor(8) as threads:
+        for _ in range(40):
+            base = alice.create_active(b"something else")["id"]
+            image_id = alice.create_active(versions["bytes"][: 2 * MIB])["id"]
+            paths = [f"/v2/images/{image_id}/{what}" for what in ["file", f"delta?base={base}", f"extents?base={base}"]]
+            asked = [threads.submit(ask, path) for path in paths * 2]
+            alice.delete(f"/v2/images/{image_id}").expect(204)
+            alice.delete(f"/v2/images/{base}").expect(204)
+            for one in asked:
+                one.result()
+
+
 # --- What is left -----------------------------------------------------------------------------------------------------
 
 
 def test_nothing_of_all_this_is_left(server, tegula):
     """After a start the store has just the images that the database says have bytes."""
-    import json
-    import subprocess
-
     server.stop()
     server.start()
     command = [tegula, "--store", server.directory / "store", "--json", "ls"]
