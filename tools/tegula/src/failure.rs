@@ -186,7 +186,7 @@ fn engine_hint(error: &EngineError) -> Option<&'static str> {
             "put the disk it lies over first, then this one with `--parent` and the name you gave that image"
         }
         EngineError::TooLarge { .. } => {
-            "a store with larger blocks takes larger images: `tegula init --block-size 64K`"
+            "a store with larger blocks takes larger images: `tegula init --block-size`, up to 4M"
         }
         EngineError::Target(error) => return target_hint(error),
         EngineError::DestinationExists { .. } => {
@@ -224,6 +224,9 @@ fn delta_hint(error: &DeltaError) -> Option<&'static str> {
             "nothing was made of it; get it anew from `rbd export-diff`, and say its version with --format"
         }
         DeltaError::RbdBaseNeeded { .. } => "name that image with --base",
+        DeltaError::RbdUnverified { .. } => {
+            "nothing was written; if you know that it is, --unverified patches it"
+        }
         DeltaError::RbdWithoutBase { .. } => "leave out --base",
         DeltaError::NothingToMerge => "name the deltas, oldest first",
         DeltaError::DoesNotFollow { .. } => {

@@ -116,6 +116,19 @@ pub enum DeltaError {
         /// The snapshot; what is not UTF-8 is replaced.
         snapshot: String,
     },
+    /// The rbd diff starts from a snapshot, which nothing on a disk can be compared with.
+    #[error(
+        "{name} starts from the snapshot {snapshot:?} and says neither what that holds nor what comes of it: \
+         nobody can check that {disk} is that"
+    )]
+    RbdUnverified {
+        /// The difference.
+        name: String,
+        /// The snapshot; what is not UTF-8 is replaced.
+        snapshot: String,
+        /// The disk.
+        disk: String,
+    },
     /// The rbd diff starts from nothing, and an image was named as its base.
     #[error("{name} starts from nothing: no image can be its base")]
     RbdWithoutBase {

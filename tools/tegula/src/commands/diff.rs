@@ -15,7 +15,8 @@ Examples:
   tegula diff debian-12 web-1 --json | jq .changed_bytes
   tegula diff debian-12 web-1 --json > changed.json
 
-The list that --json prints can be given to `tegula put --changed` in any store that has BASE.
+The list that --json prints can be given to `tegula put --changed` in any store that has
+BASE in blocks of the same size.
 
 No data is read: the cost follows the change, not the size. Extents are whole blocks, cut at the end
 of IMAGE. `zero` means that IMAGE has zeros where BASE has data. What IMAGE has past the end of BASE

@@ -396,15 +396,16 @@ fn within(offset: u64) -> usize {
 }
 
 /// Applies a difference to a disk. All of it is read and checked first; run again after an interruption it does the same
-/// once more, to the same end. Whether the disk is its base cannot be checked; where the difference starts from nothing,
-/// what it leaves out becomes zeros.
+/// once more, to the same end. Whether the disk is its base cannot be checked: who asks for it must say that it may be
+/// `unverified`. Where the difference starts from nothing, what it leaves out becomes zeros, and there is nothing to check.
 ///
 /// # Errors
-/// [`EngineError::Delta`] if the difference is damaged: nothing is written then.
+/// [`EngineError::Delta`] if the difference is damaged, or starts from a snapshot and is not to be applied unverified:
+/// nothing is written then.
 pub fn apply_rbd_to_disk(
     source: DeltaSource<'_>,
     version: RbdVersion,
-    path: &Path,
+    (path, unverified): (&Path, bool),
     task: Task<'_>,
 ) -> Result<u64, EngineError> {
     let disk = TargetFile::open_in_place(path)?;
@@ -414,6 +415,13 @@ pub fn apply_rbd_to_disk(
     };
     let gather = Gather::InDirectory(Scratch::new(directory));
     let file = read(source, version, gather)?;
+    if let Some(snapshot) = file.from().filter(|_| !unverified) {
+        return Err(EngineError::from(DeltaError::RbdUnverified {
+            name: file.name().to_owned(),
+            snapshot: snapshot.to_owned(),
+            disk: path.display().to_string(),
+        }));
+    }
     let failed = |source: io::Error| EngineError::WriteTarget {
         name: path.display().to_string(),
         source,

@@ -35,7 +35,9 @@ changed.
 
 --raw: DISK must be the image that the delta starts from; all of it is read to make sure. Its changed
 blocks are written in place. What the command was stopped at, by whatever, it goes on with when it is
-run again; until then DISK is neither the one image nor the other. No store is needed.";
+run again; until then DISK is neither the one image nor the other. No store is needed. An rbd diff names
+no content: one that starts from a snapshot patches a DISK only with --unverified, and what comes of it is
+not verified either; run again after it was stopped, it does all of it once more.";
 
 /// Make an image of a delta and the image it starts from
 #[derive(Debug, Args)]
@@ -63,6 +65,10 @@ pub(crate) struct Apply {
     /// Only tell whether it can be done, and what would be
     #[arg(long)]
     dry_run: bool,
+
+    /// With --raw: apply an rbd diff that starts from a snapshot to a DISK which nobody can check to be that
+    #[arg(long, requires = "raw")]
+    unverified: bool,
 
     /// The form of FILE
     #[arg(long, value_name = "FORM", default_value = "delta")]
@@ -230,6 +236,11 @@ impl Apply {
                 "--base is for --format rbd-v1 and rbd-v2: a delta says itself what it starts from";
             return Err(usage::error(ErrorKind::ArgumentConflict, message).into());
         }
+        if self.unverified {
+            let message =
+                "--unverified is for --format rbd-v1 and rbd-v2: a delta is always verified";
+            return Err(usage::error(ErrorKind::ArgumentConflict, message).into());
+        }
         match (&self.name, &self.raw) {
             (Some(name), _) => {
                 let made = self.make_image(context, name, source, task)?;
@@ -274,7 +285,12 @@ impl Apply {
                 context.output.confirm(&Imported { image })?;
             }
             (None, Some(disk)) => {
-                let written_bytes = apply_rbd_to_disk(source, version, disk, task)?;
+                if self.base.is_some() {
+                    let message = "--base is an image of a store: nothing on DISK can be compared with an rbd diff's snapshot";
+                    return Err(usage::error(ErrorKind::ArgumentConflict, message).into());
+                }
+                let written_bytes =
+                    apply_rbd_to_disk(source, version, (disk, self.unverified), task)?;
                 context.output.confirm(&Written {
                     disk: disk.display().to_string(),
                     written_bytes,
