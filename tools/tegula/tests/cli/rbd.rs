@@ -146,6 +146,46 @@ fn ranges_that_are_no_whole_blocks_change_only_what_they_name() {
     );
 }
 
+/// An rbd difference in its first version: the head's records, the length, and one range that becomes zero.
+fn erasing(head: &[u8], size: u64, offset: u64, length: u64) -> Vec<u8> {
+    let mut diff = [b"rbd diff v1\n", head, b"s"].concat();
+    diff.extend(size.to_le_bytes());
+    diff.push(b'z');
+    diff.extend(offset.to_le_bytes());
+    diff.extend(length.to_le_bytes());
+    diff.push(b'e');
+    diff
+}
+
+#[test]
+fn a_range_that_becomes_zero_is_zero_from_end_to_end() {
+    let world = World::new();
+    let base = world.put("base", &[1, 2, 0, 3, 4, 5, 6, 7]);
+    let file = world.file("diff");
+    let (offset, end) = (BLOCK / 2, 6 * BLOCK + 5);
+    let diff = erasing(b"f\x01\0\0\0a", 8 * BLOCK, offset, end - offset);
+    std::fs::write(&file, diff).unwrap();
+    let mut expected = std::fs::read(&base).unwrap();
+    expected[offset as usize..end as usize].fill(0);
+    let disk = world.file("expected");
+    std::fs::write(&disk, expected).unwrap();
+    world.ok([
+        "delta", "apply", &file, "made", "--format", "rbd-v1", "--base", "base",
+    ]);
+    world.get_is("made", &disk);
+    let digest = |image| world.json(["show", image])["digest"].clone();
+    world.ok(["put", "expected", &disk]);
+    assert_eq!(digest("made"), digest("expected"));
+    // A volume of a tebibyte, all of it discarded: as many blocks as would take a minute to look at.
+    let size = 1 << 40;
+    std::fs::write(&file, erasing(b"", size, 0, size)).unwrap();
+    world.ok(["delta", "apply", &file, "empty", "--format", "rbd-v1"]);
+    let disk = std::fs::File::create(&disk).unwrap();
+    disk.set_len(size).unwrap();
+    world.ok(["put", "sparse", &world.file("expected")]);
+    assert_eq!(digest("empty"), digest("sparse"));
+}
+
 #[test]
 fn a_difference_is_not_applied_to_nothing_if_it_starts_from_something() {
     for format in ["rbd-v1", "rbd-v2"] {

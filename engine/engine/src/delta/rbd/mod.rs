@@ -253,7 +253,7 @@ pub(crate) fn apply(
         base: base.as_ref(),
         file: &file,
     };
-    let touched = overlay.touched();
+    let Touched { touched, erased } = overlay.touched();
     let (mut data, mut zero) = (BlockSet::new(), BlockSet::new());
     let mut ids = IdTable::begin(session);
     let mut blocks = touched.iter();
@@ -286,6 +286,7 @@ pub(crate) fn apply(
             Ok::<_, EngineError>(())
         },
     )?;
+    zero.union_with(&erased);
     let parent = base.as_ref().map(|base| ParentReference {
         name: base.record().name.clone(),
         digest: base.record().digest,
@@ -315,6 +316,14 @@ enum Outcome {
     New(Encoded),
 }
 
+/// The blocks that a difference is about.
+struct Touched {
+    /// Those that have to be looked at.
+    touched: BlockSet,
+    /// Those that had data and are all zero now.
+    erased: BlockSet,
+}
+
 /// A difference laid over its base.
 struct Overlay<'a> {
     session: &'a Session,
@@ -325,12 +334,23 @@ struct Overlay<'a> {
 impl Overlay<'_> {
     /// Returns the blocks that may not be as in the base: those that a range touches, and the one in which the image is
     /// cut off.
-    fn touched(&self) -> BlockSet {
+    ///
+    /// What becomes zero costs nothing where it was zero, and where it was not, it is not read: a whole disk may be that.
+    fn touched(&self) -> Touched {
         let block_size = self.session.block_size();
-        let mut touched = BlockSet::new();
+        let (mut touched, mut erased) = (BlockSet::new(), BlockSet::new());
         for extent in self.file.extents() {
             let (first, end) = (extent.offset, extent.end());
             touched.insert_range(first >> block_size.log2()..block_size.blocks_in(end));
+            if extent.data.is_none() {
+                let whole = block_size.blocks_in(first)..end >> block_size.log2();
+                touched.remove_range(whole.clone());
+                erased.insert_range(whole);
+            }
+        }
+        match self.base {
+            Some(base) => erased.intersect_with(&base.stack().data()),
+            None => erased = BlockSet::new(),
         }
         let base_size = self.base.map_or(0, |base| base.record().virtual_size);
         let cut = !self
@@ -340,7 +360,7 @@ impl Overlay<'_> {
         if cut && self.file.size() < base_size {
             touched.insert(block_size.block_at(self.file.size()));
         }
-        touched
+        Touched { touched, erased }
     }
 
     fn outcome(&self, ingest: &Ingest<'_>, block: BlockIndex) -> Result<Outcome, EngineError> {
