@@ -7,9 +7,9 @@
 //! with the order: its cost depends neither on how many images come before the marker nor on those of other kinds. The scans
 //! give keys and the values to sort by; they are merged here, and only the images of the page are fetched whole.
 //!
-//! Every order by one key, with what is always added to it, has such indexes; with more keys the images of each kind are
-//! sorted. So are those that are shared with a project, unless they are ordered by when they were made: their index is that of
-//! its memberships.
+//! The default order (when it was made, and id), the one by name and the one by the time of the last change have such indexes:
+//! each costs every change of an image. With another order the images of each kind are sorted. So are those that are shared with
+//! a project, unless they are ordered by when they were made: their index is that of its memberships.
 
 use super::CatalogError;
 use super::rows;

@@ -239,11 +239,6 @@ fn connect(server: &Server) -> Result<Connection, CatalogError> {
             .batch_execute("SET synchronous_commit TO on")
             .map_err(failed)?;
     }
-    // Statements are written for scans of indexes in order, which end with the page. Where very many images are equal in the
-    // first key, gathering all of those and sorting them looks cheaper to the planner, and is not.
-    client
-        .batch_execute("SET enable_bitmapscan TO off")
-        .map_err(failed)?;
     Ok(Connection {
         client,
         statements: HashMap::new(),
