@@ -531,7 +531,7 @@ impl Engine {
         task: Task<'_>,
     ) -> Result<Verification, EngineError> {
         let progress = |done, total| (task.progress)(done, Some(total));
-        Ok(self.store.begin()?.verify(depth, only, &progress)?)
+        Ok(self.store.verify(depth, only, &progress)?)
     }
 
     /// Mends what can be mended, with good copies from another store if there is one.

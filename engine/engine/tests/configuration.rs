@@ -252,7 +252,7 @@ fn a_store_made_before_there_were_copies_is_sound_and_is_given_one_by_repair() {
     let report = repair(&disk).unwrap();
     assert_eq!(
         (report.config_restored, report.config_copy_restored),
-        (None, false)
+        (None, true)
     );
     assert_eq!(read(&disk, COPY), Some(old.encode()));
     assert_sound(&disk, &image(), "with a copy");
@@ -265,6 +265,7 @@ fn without_a_copy_the_segments_tell_whose_they_are() {
     remove(&disk, CONFIG);
     let report = repair(&disk).unwrap();
     assert_eq!(report.config_restored, Some(ConfigSource::Segments));
+    assert!(report.config_copy_restored);
     let again = StoreConfig::decode(&read(&disk, CONFIG).unwrap()).unwrap();
     assert_eq!((again.id, again.block_size), (old.id, old.block_size));
     // A record with bases must not become unreadable because nobody knows that there may be some.

@@ -51,7 +51,7 @@ pub struct RepairReport {
     pub state_restored: bool,
     /// What the store's configuration was made again from, if it was lost or damaged.
     pub config_restored: Option<ConfigSource>,
-    /// Whether the configuration's copy was lost or damaged, and was made again.
+    /// Whether the configuration's copy was made: it was lost or damaged, or the store never had one.
     pub config_copy_restored: bool,
     /// Whether the index was made anew.
     pub index_rebuilt: bool,
@@ -63,6 +63,7 @@ impl RepairReport {
     /// Adds what was done when the store was opened to be repaired.
     pub fn after(mut self, opening: Self) -> Self {
         self.config_restored = opening.config_restored;
+        self.config_copy_restored |= opening.config_copy_restored;
         let later = std::mem::replace(&mut self.quarantined_files, opening.quarantined_files);
         self.quarantined_files.extend(later);
         self

@@ -46,8 +46,8 @@ pub struct Session {
     pub(crate) bases: BaseTables,
     /// Chunks that others stand on, decoded.
     base_cache: BaseCache,
-    /// None on a read-only medium that has no such lock.
-    _epoch: Option<Lock>,
+    /// The epoch's, or the one under which collection runs; none on a read-only medium that has no such lock.
+    _lock: Option<Lock>,
 }
 
 impl Session {
@@ -69,22 +69,55 @@ impl Session {
             let state = store.read_gc_state()?;
             if let (Some(epoch), true) = (lock, state.epoch == before.epoch) {
                 let quarantine = read_quarantine(environment)?;
-                let (index, tables) = (OnceLock::new(), OnceLock::new());
-                let files = SegmentFiles::default();
-                return Ok(Self {
-                    store: store.clone(),
-                    state,
-                    quarantine,
-                    index,
-                    tables,
-                    files,
-                    layers: Mutex::default(),
-                    bases: BaseTables::default(),
-                    base_cache: BaseCache::default(),
-                    _epoch: epoch,
-                });
+                return Ok(Self::with(store, state, quarantine, epoch));
             }
             sync::yield_now();
+        }
+    }
+
+    /// Begins one to verify in, even if the collection state or the quarantine list is damaged or lost: without them
+    /// nothing counts as condemned or in quarantine. Returns what is damaged too.
+    ///
+    /// Without the state no epoch is known to belong to; instead no collection can begin until this ends.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] if one is needed and under way; otherwise as for [`Store::begin`], but for that damage.
+    pub(crate) fn begin_despite_damage(
+        store: &Store,
+    ) -> Result<(Self, Vec<StoreError>), StoreError> {
+        match Self::begin(store) {
+            Err(error) if error.is_damage() => {}
+            begun => return Ok((begun?, Vec::new())),
+        }
+        let lock = match store.try_lock(&paths::gc_lock(), LockMode::Shared) {
+            // As for the lock of an epoch.
+            Err(StoreError::Io { source, .. })
+                if source.kind() == ErrorKind::ReadOnlyFilesystem =>
+            {
+                None
+            }
+            lock => Some(lock?.ok_or(StoreError::Busy {
+                what: "garbage collection or repair",
+            })?),
+        };
+        let mut damage = Vec::new();
+        let state = or_default(store.read_gc_state(), &mut damage)?;
+        let quarantine = or_default(read_quarantine(store.environment()), &mut damage)?;
+        Ok((Self::with(store, state, quarantine, lock), damage))
+    }
+
+    fn with(store: &Store, state: GcState, quarantine: QuarantineList, lock: Option<Lock>) -> Self {
+        Self {
+            store: store.clone(),
+            state,
+            quarantine,
+            index: OnceLock::new(),
+            tables: OnceLock::new(),
+            files: SegmentFiles::default(),
+            layers: Mutex::default(),
+            bases: BaseTables::default(),
+            base_cache: BaseCache::default(),
+            _lock: lock,
         }
     }
 
@@ -405,6 +438,20 @@ impl Reach {
     pub(crate) fn count(&mut self) -> bool {
         self.records += u32::from(self.depth > 0);
         self.records <= BASE_RECORDS_MAX
+    }
+}
+
+/// Takes what is damaged for empty, and adds the damage.
+fn or_default<T: Default>(
+    read: Result<T, StoreError>,
+    damage: &mut Vec<StoreError>,
+) -> Result<T, StoreError> {
+    match read {
+        Err(error) if error.is_damage() => {
+            damage.push(error);
+            Ok(T::default())
+        }
+        read => read,
     }
 }
 

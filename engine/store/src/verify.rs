@@ -6,9 +6,9 @@ mod runs;
 
 use crate::config::CopyState;
 use crate::segment::{SegmentTable, list_sealed};
-use crate::{LiveSet, Session, StoreError, parallel, paths, sketches};
+use crate::{LiveSet, Session, Store, StoreError, parallel, paths, sketches};
 use runs::RunCheck;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tegula_format::{ChunkId, ImageName, ImageRecord, RunRow, SegmentNumber};
@@ -78,6 +78,31 @@ pub(crate) struct Damage {
     pub(crate) missing: HashSet<ChunkId>,
     /// What is not whole and has others standing on it: each with the chunks that images need and that do.
     pub(crate) stood_on: HashMap<ChunkId, Vec<ChunkId>>,
+    /// Segments that are not there, each with the chunks that stood in it by the index, are needed and are nowhere else.
+    pub(crate) lost: BTreeMap<SegmentNumber, HashSet<ChunkId>>,
+}
+
+impl Store {
+    /// Checks the store, or only what some images need, as [`Session::verify`] does. That no session can begin in it, for want
+    /// of its collection state or quarantine list, is a finding too.
+    ///
+    /// # Errors
+    /// As for [`Session::verify`]; [`StoreError::Busy`] if there is such damage and a collection or repair is under way.
+    pub fn verify(
+        &self,
+        depth: Depth,
+        only: &[ImageName],
+        progress: &(dyn Fn(u64, u64) + Sync),
+    ) -> Result<Verification, StoreError> {
+        let (session, damage) = Session::begin_despite_damage(self)?;
+        let mut result = session.verify(depth, only, progress)?;
+        result.findings.extend(damage.iter().map(|error| Finding {
+            // Repair begins both anew, and nothing is lost.
+            derived: true,
+            ..finding(&path_of(error).unwrap_or_else(StorePath::root), error)
+        }));
+        Ok(result)
+    }
 }
 
 impl Session {

@@ -54,6 +54,7 @@ impl Store {
             if !matches!(config::read_copy(store.environment()), Ok(Some(copy)) if copy == config) {
                 store.keep_if_present(&paths::config_copy(), &mut report)?;
                 config::publish_copy(store.environment(), &config)?;
+                report.config_copy_restored = true;
             }
             let bytes = config.encode();
             files::publish(
@@ -86,10 +87,11 @@ impl Store {
             CopyState::Absent => {}
             CopyState::Damaged(path, _) => {
                 self.keep_if_present(&path, report)?;
-                report.config_copy_restored = true;
             }
         }
-        config::publish_copy(self.environment(), self.config())
+        config::publish_copy(self.environment(), self.config())?;
+        report.config_copy_restored = true;
+        Ok(())
     }
 }
 

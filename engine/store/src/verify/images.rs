@@ -3,10 +3,10 @@
 //! One image is open at a time. What is kept of it is which blocks are read from which layer, so that a layer's table is
 //! gone through once, however many images lie on it.
 
-use super::{Finding, Verification, blank_finding, finding, missing_finding, path_of};
+use super::{Damage, Finding, Verification, blank_finding, finding, missing_finding, path_of};
 use crate::standing::{Chooser, Needs};
 use crate::{Index, Layer, LayerStack, LiveSet, Session, StoreError, layer, parallel, paths};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use tegula_format::{
     BlockSet, ChunkId, ImageDigest, ImageDigester, ImageRecord, LayerId, Place, RunRow,
 };
@@ -164,6 +164,7 @@ impl Session {
                     message,
                     ..missing_finding(&paths::directory(paths::IMAGES), id)
                 });
+                note_lost_segments(base, index, &mut result.damage);
                 let on_it = result.damage.stood_on.entry(base).or_default();
                 on_it.push(id);
             }
@@ -171,6 +172,7 @@ impl Session {
             // Where it stands damaged, or on what is, it has a finding of its own.
             let stands = !whole.places(&id).is_empty();
             if !stands && !index.places(&id).any(damaged_here) {
+                note_lost_segments(id, index, &mut result.damage);
                 let message = StoreError::ChunkMissing { id }.to_string();
                 result.findings.push(Finding {
                     message,
@@ -191,6 +193,7 @@ impl Session {
         let mut holders: HashMap<ChunkId, Vec<String>> = findings
             .iter()
             .filter_map(|finding| finding.chunk)
+            .chain(damage.lost.values().flatten().copied())
             .map(|id| (id, Vec::new()))
             .collect();
         if holders.is_empty() {
@@ -230,7 +233,31 @@ impl Session {
             }
             finding.images.clone_from(names);
         }
+        for (segment, chunks) in &damage.lost {
+            let names = chunks.iter().filter_map(|id| holders.get(id)).flatten();
+            let images: BTreeSet<&String> = names.collect();
+            let count = chunks.len();
+            let message = format!(
+                "it is missing; by the index, chunks that images need stood there and nowhere else: {count}"
+            );
+            findings.push(Finding {
+                images: images.into_iter().cloned().collect(),
+                message,
+                ..blank_finding(&paths::sealed_segment(*segment))
+            });
+        }
         Ok(())
+    }
+}
+
+/// Notes the segments that a chunk stood in and that are gone. That a run names one is no damage by itself: so does every
+/// run after a collection.
+fn note_lost_segments(id: ChunkId, index: &Index, damage: &mut Damage) {
+    for row in index.runs.iter().flat_map(|run| run.find(&id)) {
+        let segment = row.place.segment;
+        if !index.sealed.contains(segment.get()) {
+            damage.lost.entry(segment).or_default().insert(id);
+        }
     }
 }
 
