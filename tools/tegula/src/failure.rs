@@ -135,7 +135,7 @@ pub(crate) fn report(failure: &Failure, store: Option<&Path>, interrupted: bool)
 }
 
 /// Joins an error's text and those of its sources.
-fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let causes = std::iter::successors(error.source(), |cause: &&dyn Error| (*cause).source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
@@ -270,6 +270,11 @@ fn store_hint(error: &StoreError) -> Option<&'static str> {
     Some(match error {
         StoreError::Io { .. } if error.is_unlistable() => {
             "check the store's disk; what was in segments, layers and images can only be brought back from a copy of the store, any other directory can be moved away, and `tegula repair` makes again what is needed of it"
+        }
+        StoreError::Io { path, .. } | StoreError::Corrupt { path, .. }
+            if error.is_damage() && ["gc.state", "places"].contains(&path.name()) =>
+        {
+            "`tegula repair` makes it again, and no image loses anything by that"
         }
         StoreError::Io { .. } if error.is_damage() => DAMAGE_HINT,
         StoreError::Io { source, .. } => match source.kind() {

@@ -1,14 +1,14 @@
 //! `tegula verify`: checks the store.
 
 use crate::context::Context;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Outcome, chain};
 use crate::output::Report;
 use crate::progress::Progress;
 use crate::units;
 use clap::Args;
 use serde::Serialize;
 use std::sync::atomic::AtomicBool;
-use tegula_engine::{Depth, Finding, ImageName, Task};
+use tegula_engine::{Depth, EngineError, Finding, ImageName, StoreError, Task};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -16,7 +16,8 @@ Examples:
   tegula verify --full
   tegula verify --full debian-12 --json | jq '.findings[].images'
 
-Exits with 3 if damage is found. Files that are not the store's are named and left alone. What is only derived (the index) is mended by `tegula repair` without
+Exits with 3 if damage is found. A deleted image file (images/NAME.image) is not: that is what `tegula rm` does; whoever must
+know keeps the names and digests of `tegula ls --json`. Files that are not the store's are named and left alone. What is only derived (the index) is mended by `tegula repair` without
 loss; for the rest, `tegula repair --from STORE` takes good copies from another store.";
 
 /// Check the store, or what some images need
@@ -122,7 +123,13 @@ impl Report for Checked {
 
 impl Verify {
     pub(crate) fn run(&self, context: &Context) -> Result<Outcome, Failure> {
-        let engine = context.open()?;
+        let engine = match context.open() {
+            Err(Failure::Engine(EngineError::Store(error))) if error.is_damage() => {
+                context.output.print(&self.not_opened(&error))?;
+                return Ok(Outcome::Damaged);
+            }
+            opened => opened?,
+        };
         let progress = Progress::begin(context.output, "verify");
         // Nothing is written: a signal may end this at once.
         let task = Task {
@@ -151,5 +158,35 @@ impl Verify {
             foreign_files: result.foreign_files,
         })?;
         Ok(outcome)
+    }
+
+    /// Tells of a store that does not open: nothing behind that was looked at.
+    fn not_opened(&self, error: &StoreError) -> Checked {
+        let path = match error {
+            StoreError::Corrupt { path, .. } | StoreError::Io { path, .. } => path.to_string(),
+            _ => String::new(),
+        };
+        let message = format!(
+            "{}; nothing else was looked at: `tegula repair` makes it again if it can, then verify again",
+            chain(error)
+        );
+        let finding = FindingFields {
+            path,
+            offset: None,
+            chunk: None,
+            images: Vec::new(),
+            message,
+            derived: false,
+        };
+        Checked {
+            full: self.full,
+            segments: 0,
+            chunks: 0,
+            bytes: 0,
+            layers: 0,
+            images: 0,
+            findings: vec![finding],
+            foreign_files: Vec::new(),
+        }
     }
 }

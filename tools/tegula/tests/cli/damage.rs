@@ -134,7 +134,11 @@ fn damage_in_the_head_of_the_store_is_damage_and_mended() {
     ];
     for (damage, from) in damages.into_iter().zip(["copy", "copy", "segments"]) {
         damage();
-        for command in [&["ls"][..], &["verify"], &["show", "one"]] {
+        let found = world.run(["verify", "--json"]).expect_code(3).json();
+        assert_eq!(found["findings"][0]["path"], "tegula.store", "{found}");
+        let text = world.run(["verify"]).expect_code(3).out;
+        assert!(text.contains("nothing else was looked at"), "{text}");
+        for command in [&["ls"][..], &["show", "one"]] {
             world
                 .refuses(command, 3, &["tegula.store", "damaged"])
                 .hints("`tegula repair` makes it again");
@@ -142,6 +146,8 @@ fn damage_in_the_head_of_the_store_is_damage_and_mended() {
         world.refuses(["init"], 1, &["it is a tegula store"]);
         let mended = world.json(["repair"]);
         assert_eq!(mended["config_restored"], from);
+        // Where nothing was left of the copy, it was made as well.
+        assert_eq!(mended["config_copy_restored"], from == "segments");
         world.ok(["verify", "--full"]);
         world.get_is("one", &one);
     }
@@ -149,6 +155,34 @@ fn damage_in_the_head_of_the_store_is_damage_and_mended() {
     world.run(["verify"]).expect_code(3);
     assert_eq!(world.json(["repair"])["config_copy_restored"], true);
     world.ok(["verify"]);
+}
+
+#[test]
+fn a_damaged_or_lost_collection_state_is_a_finding_and_mended() {
+    let world = World::new();
+    let one = world.put("one", &[1]);
+    let state = world.store().join("gc.state");
+    let damages: [&dyn Fn(); 2] = [
+        &|| std::fs::write(&state, "xx").expect("a file to overwrite"),
+        &|| std::fs::remove_file(&state).expect("a file to remove"),
+    ];
+    for damage in damages {
+        damage();
+        let found = world.run(["verify", "--full", "--json"]).expect_code(3);
+        let found = found.json();
+        let findings = found["findings"].as_array().expect("findings");
+        assert_eq!(findings.len(), 1, "{found}");
+        assert_eq!(findings[0]["path"], "gc.state");
+        assert_eq!(findings[0]["derived"], true);
+        // The rest was looked at all the same.
+        assert_eq!((&found["images"], &found["chunks"]), (&1.into(), &1.into()));
+        world
+            .refuses(["ls"], 3, &["gc.state", "damaged"])
+            .hints("`tegula repair` makes it again");
+        assert_eq!(world.json(["repair"])["state_restored"], true);
+        world.ok(["verify", "--full"]);
+        world.get_is("one", &one);
+    }
 }
 
 #[test]
