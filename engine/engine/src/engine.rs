@@ -199,7 +199,7 @@ impl Engine {
     /// Puts in the disk that a file holds as [`Self::put_changed`] does.
     ///
     /// # Errors
-    /// As for [`Self::put_file`]; [`EngineError::Hint`] if the hint cannot be read at all.
+    /// As for [`Self::put_file`]; [`EngineError::Hint`] if the file with the hint cannot be read. A broken hint is not used.
     pub fn put_file_changed(
         &self,
         request: PutFile<'_>,

@@ -1,7 +1,7 @@
 //! What can go wrong with images.
 
+use crate::DeltaError;
 use crate::disk_formats::qcow2::{Qcow2Error, Qcow2WriteError};
-use crate::{DeltaError, HintError};
 use std::io;
 use std::path::PathBuf;
 use tegula_format::{BlockSize, ImageDigest, ImageName};
@@ -71,13 +71,13 @@ pub enum EngineError {
         /// What it calls the disk it lies over.
         overlay_of: String,
     },
-    /// The hint of what was changed cannot be read.
-    #[error("{name} does not say what was changed")]
+    /// The file with the hint of what was changed is not there, or cannot be read.
+    #[error("{name}, which is to say what was changed, cannot be read")]
     Hint {
         /// The hint.
         name: String,
         /// Why not.
-        source: HintError,
+        source: io::Error,
     },
     /// The source has no bitmaps.
     #[error("{name} is a raw disk, which has no bitmap {wanted:?}")]

@@ -10,9 +10,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tegula_engine::disk_formats::qcow2::{Qcow2Error, Qcow2WriteError};
-use tegula_engine::{
-    DeltaError, EngineError, FileKind, HintError, SourceError, StoreError, TargetError,
-};
+use tegula_engine::{DeltaError, EngineError, FileKind, SourceError, StoreError, TargetError};
 
 /// How a command ended that did what it was to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,13 +170,7 @@ fn engine_hint(error: &EngineError) -> Option<&'static str> {
         EngineError::NoSnapshots { .. } => {
             "`tegula inspect FILE` shows what a file is, and the snapshots in it"
         }
-        EngineError::Hint {
-            source: HintError::Read(source),
-            ..
-        } => return system_hint(source.kind()),
-        EngineError::Hint { .. } => {
-            "--changed-format says what it is, if it is not told by its look; without --changed everything is compared"
-        }
+        EngineError::Hint { source, .. } => return system_hint(source.kind()),
         EngineError::NoBitmaps { .. } => {
             "`tegula inspect FILE` shows what a file is, and the bitmaps in it"
         }
@@ -359,9 +351,6 @@ fn qcow2_hint(error: &Qcow2Error) -> Option<&'static str> {
         }
         Qcow2Error::SnapshotAmbiguous { .. } => {
             "name it by its id: `tegula inspect FILE` lists them"
-        }
-        Qcow2Error::BitmapUnusable { .. } => {
-            "without a bitmap the whole disk is read, which is always right"
         }
         _ => {
             "nothing was put; `qemu-img check` may tell more, and `--format raw` takes the file's bytes as the disk"

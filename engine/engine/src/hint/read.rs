@@ -25,7 +25,7 @@ pub enum HintFormat {
     Rbd,
 }
 
-/// Why a hint cannot be read at all. (One that can be read and is strange is in doubt instead, and not used.)
+/// Why a hint cannot be read at all. (One that can be read and is strange is in doubt instead. Neither is used.)
 #[derive(Debug, thiserror::Error)]
 pub enum HintError {
     /// It could not be read.

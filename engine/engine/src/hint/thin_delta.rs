@@ -41,10 +41,10 @@ pub(super) fn read(hint: &mut ChangeHint, input: &mut dyn BufRead) -> Result<(),
         let failed = |reason: String| HintError::Xml { offset, reason };
         let event = match reader.read_event_into(&mut buffer) {
             Err(quick_xml::Error::Io(error)) => {
-                return Err(HintError::Read(io::Error::new(
-                    error.kind(),
-                    error.to_string(),
-                )));
+                // What the system said is told from what is said here by its number.
+                let text = || io::Error::new(error.kind(), error.to_string());
+                let system = error.raw_os_error().map(io::Error::from_raw_os_error);
+                return Err(HintError::Read(system.unwrap_or_else(text)));
             }
             event => event.map_err(|error| failed(error.to_string()))?,
         };

@@ -42,8 +42,9 @@ not hold is taken from the image given as --parent.
 With --changed only what FILE says was changed is read; the rest is the parent's. FILE is a list of extents
 (as `tegula diff --json` or `nbdinfo --map --json` print it), a map of an overlay (`qemu-img map
 --output=json`), the XML of `thin_delta`, or the JSON of `rbd diff`. It has to name the parent by digest as
-what it was made against, or --base-digest says it, and has to fit the disk. If not, everything is compared,
-and a note says why. The result is then the same as without --changed. What nothing here can see is a list
+what it was made against, or --base-digest says it, and has to fit the disk. If not, or if it is broken (no
+such document, a bitmap that a crash left in use or that is disabled), everything is compared, and a note
+says why. The result is then the same as without --changed. What nothing here can see is a list
 that fits and leaves out a change: --sample N compares N of the blocks that it has unchanged, which misses a
 wrong share p of them with probability (1 - p)^N; --paranoid compares all and tells what was missed.
 

@@ -190,8 +190,113 @@ fn a_bitmap_that_qemu_keeps_in_the_file_is_a_hint_and_none_for_its_snapshots() {
     assert_eq!(paranoid["digest"], report["digest"]);
 }
 
+/// Puts a child of `base`, and expects that everything is compared, with a note and a reason that have these parts.
+fn compares_everything(world: &World, put: &[&str], bytes: &str, parts: &[&str]) {
+    let ran = world.ok([put, &["--replace"]].concat());
+    for part in [&["note: ", "was not used"], parts].concat() {
+        assert!(ran.err.contains(part), "{part:?}: {ran:?}");
+    }
+    world.get_is("child", bytes);
+    // Twice: also where everything is compared as asked.
+    for more in [&[][..], &["--paranoid"]] {
+        let report = world.json([put, &["--replace"], more].concat());
+        let hint = &report["hint"];
+        let reason = hint["reason"].as_str().unwrap();
+        assert_eq!(hint["used"], false);
+        assert!(hint["missed_blocks"].is_null(), "{hint}");
+        for part in parts {
+            assert!(reason.contains(part), "{part:?}: {reason:?}");
+        }
+        world.get_is("child", bytes);
+    }
+}
+
 #[test]
-fn what_is_no_hint_is_refused_and_nothing_is_put() {
+fn what_is_no_hint_is_not_used_and_a_note_says_what_is_wrong_with_it() {
+    let (world, disk, digest) = world();
+    let broken = [
+        ("auto", "", "no JSON"),
+        ("auto", "not a list", "no JSON"),
+        ("auto", r#"[{"offset":0"#, "no JSON"),
+        ("auto", r#"[{"offset": 24576, "length": 4096}"#, "no JSON"),
+        ("auto", "{}", "neither a list"),
+        ("rbd-json", "7", "neither a list"),
+        (
+            "auto",
+            r#"<superblock data_block_size="128"><diff>"#,
+            "thin_delta",
+        ),
+        ("auto", "<superblock data_block", "thin_delta"),
+        ("thin-delta", "[]", "thin_delta"),
+        ("qemu-map", "<superblock/>", "no JSON"),
+    ];
+    for (format, text, part) in broken {
+        let changed = write(&world, "changed", text);
+        let put = [
+            "put",
+            "child",
+            &disk,
+            "--parent",
+            "base",
+            "--changed",
+            &changed,
+            "--changed-format",
+            format,
+            "--base-digest",
+            &digest,
+        ];
+        compares_everything(&world, &put, &disk, &[&changed, part]);
+    }
+    // A text that would have to be held in memory whole is not of any tool.
+    let long = format!(r#"[{{"offset": 0, "x": "{}"}}]"#, "8".repeat(100_000));
+    let changed = write(&world, "changed", &long);
+    let put = [
+        "put",
+        "child",
+        &disk,
+        "--parent",
+        "base",
+        "--changed",
+        &changed,
+    ];
+    compares_everything(&world, &put, &disk, &[&changed]);
+}
+
+#[test]
+fn a_bitmap_that_was_not_saved_or_is_disabled_is_not_used_and_a_note_says_so() {
+    let (world, disk, digest) = world();
+    let file = world.file("disk.qcow2");
+    let put = [
+        "put",
+        "child",
+        &file,
+        "--parent",
+        "base",
+        "--changed-bitmap",
+        "since",
+        "--base-digest",
+        &digest,
+    ];
+    qemu("qemu-img", &["convert", "-O", "qcow2", &disk, &file]);
+    qemu("qemu-img", &["bitmap", "--add", &file, "since"]);
+    qemu("qemu-img", &["bitmap", "--disable", &file, "since"]);
+    compares_everything(&world, &put, &disk, &["\"since\"", "disabled"]);
+    qemu("qemu-img", &["bitmap", "--enable", &file, "since"]);
+    // As a guest leaves it that crashed: bit 0 of the flags of the directory's only entry, 12 bytes in. Where the
+    // directory begins is told by the header's extension, 24 bytes in; older copies of it are left in the file.
+    let mut bytes = std::fs::read(&file).unwrap();
+    let extension = [0x23, 0x85, 0x28, 0x75];
+    let at = bytes.windows(4).position(|part| part == extension).unwrap() + 24;
+    let digits = bytes[at..at + 8].iter();
+    let entry = digits.fold(0, |number, byte| number << 8 | usize::from(*byte));
+    assert_eq!(bytes[entry + 12..entry + 16], [0, 0, 0, 2]);
+    bytes[entry + 15] |= 1;
+    std::fs::write(&file, bytes).unwrap();
+    compares_everything(&world, &put, &disk, &["\"since\"", "in use"]);
+}
+
+#[test]
+fn a_hint_that_is_not_there_or_cannot_be_is_refused_and_nothing_is_put() {
     let (world, disk, digest) = world();
     let changed = write(&world, "changed", "not a list");
     let put = ["put", "child", &disk, "--parent", "base"];
@@ -202,11 +307,30 @@ fn what_is_no_hint_is_refused_and_nothing_is_put() {
             .map(ToString::to_string)
             .collect::<Vec<_>>()
     };
-    world
-        .refuses(with(&["--changed", &changed]), 1, &[&changed, "no JSON"])
-        .hints("--changed-format");
     let absent = world.file("absent");
     world.refuses(with(&["--changed", &absent]), 1, &[&absent, "No such file"]);
+    // It can be opened and not be read.
+    let directory = world.file("directory");
+    std::fs::create_dir(&directory).unwrap();
+    for format in ["auto", "extents", "thin-delta"] {
+        let options = ["--changed", &directory, "--changed-format", format];
+        world.refuses(with(&options), 1, &[&directory, "directory"]);
+    }
+    let bare = world.file("bare.qcow2");
+    qemu("qemu-img", &["convert", "-O", "qcow2", &disk, &bare]);
+    world.refuses(
+        [
+            "put",
+            "child",
+            &bare,
+            "--parent",
+            "base",
+            "--changed-bitmap",
+            "b",
+        ],
+        1,
+        &["no bitmap", "\"b\""],
+    );
     world.refuses(
         with(&["--changed-bitmap", "b", "--base-digest", &digest]),
         1,
@@ -240,4 +364,5 @@ fn what_is_no_hint_is_refused_and_nothing_is_put() {
         2,
         &["standard input"],
     );
+    assert_eq!(world.names(), ["base"]);
 }
