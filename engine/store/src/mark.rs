@@ -285,6 +285,7 @@ fn batch<'a>(pieces: &mut impl Iterator<Item = Piece<'a>>) -> Vec<Piece<'a>> {
     }
     batch
 }
+
 /// Marks the chunks of some pieces; the places of those that stand on others go to `framed`.
 fn mark_batch(
     index: &Index,

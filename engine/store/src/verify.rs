@@ -96,11 +96,12 @@ impl Store {
     ) -> Result<Verification, StoreError> {
         let (session, damage) = Session::begin_despite_damage(self)?;
         let mut result = session.verify(depth, only, progress)?;
-        result.findings.extend(damage.iter().map(|error| Finding {
-            // Repair begins both anew, and nothing is lost.
-            derived: true,
-            ..finding(&path_of(error).unwrap_or_else(StorePath::root), error)
-        }));
+        // Repair begins both anew, and nothing is lost.
+        result.findings.extend(
+            damage.iter().map(|error| {
+                derived_finding(&path_of(error).unwrap_or_else(StorePath::root), error)
+            }),
+        );
         Ok(result)
     }
 }
@@ -134,16 +135,10 @@ impl Session {
                 self.verify_places(&needed, trusted, &mut result)?;
                 for (path, error) in sketches::damaged(self.environment())? {
                     result.damage.index = true;
-                    result.findings.push(Finding {
-                        derived: true,
-                        ..finding(&path, &error)
-                    });
+                    result.findings.push(derived_finding(&path, &error));
                 }
                 if let CopyState::Damaged(path, error) = self.check_config_copy()? {
-                    result.findings.push(Finding {
-                        derived: true,
-                        ..finding(&path, &error)
-                    });
+                    result.findings.push(derived_finding(&path, &error));
                 }
                 result.foreign_files = self.foreign_files()?;
             }
@@ -361,6 +356,14 @@ fn finding(path: &StorePath, error: &StoreError) -> Finding {
     Finding {
         message: chain(error),
         ..blank_finding(path)
+    }
+}
+
+/// Damage that repair makes good out of what else there is.
+fn derived_finding(path: &StorePath, error: &StoreError) -> Finding {
+    Finding {
+        derived: true,
+        ..finding(path, error)
     }
 }
 

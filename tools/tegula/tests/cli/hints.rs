@@ -140,6 +140,21 @@ fn qemu(program: &str, arguments: &[&str]) {
     );
 }
 
+/// The arguments of a put over `base` of what the bitmap `since` of a file says was changed.
+fn by_bitmap<'a>(file: &'a str, digest: &'a str) -> [&'a str; 9] {
+    [
+        "put",
+        "child",
+        file,
+        "--parent",
+        "base",
+        "--changed-bitmap",
+        "since",
+        "--base-digest",
+        digest,
+    ]
+}
+
 #[test]
 fn a_bitmap_that_qemu_keeps_in_the_file_is_a_hint_and_none_for_its_snapshots() {
     let (world, _, digest) = world();
@@ -159,17 +174,7 @@ fn a_bitmap_that_qemu_keeps_in_the_file_is_a_hint_and_none_for_its_snapshots() {
     );
     qemu("qemu-img", &["snapshot", "-c", "now", &file]);
     qemu("qemu-img", &["convert", "-O", "raw", &file, &after]);
-    let put = [
-        "put",
-        "child",
-        &file,
-        "--parent",
-        "base",
-        "--changed-bitmap",
-        "since",
-        "--base-digest",
-        &digest,
-    ];
+    let put = by_bitmap(&file, &digest);
     // A bitmap says what was written up to now, not up to when a snapshot was made.
     world.refuses(
         [&put[..], &["--snapshot", "now"]].concat(),
@@ -266,17 +271,7 @@ fn what_is_no_hint_is_not_used_and_a_note_says_what_is_wrong_with_it() {
 fn a_bitmap_that_was_not_saved_or_is_disabled_is_not_used_and_a_note_says_so() {
     let (world, disk, digest) = world();
     let file = world.file("disk.qcow2");
-    let put = [
-        "put",
-        "child",
-        &file,
-        "--parent",
-        "base",
-        "--changed-bitmap",
-        "since",
-        "--base-digest",
-        &digest,
-    ];
+    let put = by_bitmap(&file, &digest);
     qemu("qemu-img", &["convert", "-O", "qcow2", &disk, &file]);
     qemu("qemu-img", &["bitmap", "--add", &file, "since"]);
     qemu("qemu-img", &["bitmap", "--disable", &file, "since"]);
